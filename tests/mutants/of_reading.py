@@ -32,6 +32,14 @@ RECORDS_: Final = (
     ),
     _of(
         "broker/connection",
+        "a cancellation that comes with a failed try to connect is lost",
+        "                _heed_cancellation(cancelled)\n\n        # All who",
+        "                pass\n\n        # All who",
+        "a client tries to connect for as long as its process lives, whatever its limit",
+        REQUESTS,
+    ),
+    _of(
+        "broker/connection",
         "a cancellation of long ago ends a request",
         "    if _cancellations() > before:\n",
         "    if _cancellations() > 0:\n",

@@ -149,10 +149,17 @@ class Broker:
             self._tls.context()
         self._home = Home.here()
         inbox = INBOX if self._identity is None else self._identity.read().inbox
+        cancelled = _cancellations()
+
+        def waits(said: str) -> None:
+            self._note(said)
+            _heed_cancellation(cancelled)
+
         try:
             async with asyncio.timeout(self._connect_seconds):
-                await self._connect(inbox)
-                await check_jetstream(self.nats, self.server, self._note)
+                await self._connect(inbox, cancelled)
+                await check_jetstream(self.nats, self.server, waits)
+                _heed_cancellation(cancelled)
         except (TimeoutError, OSError, NatsError) as error:
             await self._abandon()
             problem = str(error) or self._last_error or f"no word of it in {self._connect_seconds:g} s"
@@ -408,8 +415,15 @@ class Broker:
         said = "" if self.connected else f"{problem}; {self._last_error}"
         return refusal(self._identity, self.server, said) or BrokerUnreachable(self.server, problem)
 
-    async def _connect(self, inbox: str) -> None:
+    async def _connect(self, inbox: str, cancelled: int) -> None:
         identity = self._identity
+
+        async def failed(error: Exception) -> None:
+            await self._on_error(error)
+            if not self._opened:
+                # The library would try again, for good: who opens the connection was cancelled meanwhile.
+                _heed_cancellation(cancelled)
+
         # All who lose a server do so at the same moment; they need not return in one.
         wait = _RECONNECT_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load
         await self.nats.connect(
@@ -424,7 +438,7 @@ class Broker:
             reconnect_time_wait=wait,  # type: ignore[arg-type]
             connect_timeout=2,
             skip_subject_validation=True,
-            error_cb=self._on_error,
+            error_cb=failed,
             disconnected_cb=self._on_disconnect,
             reconnected_cb=self._on_reconnect,
         )

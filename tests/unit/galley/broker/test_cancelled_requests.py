@@ -1,13 +1,16 @@
-"""A request of a task that is cancelled, and of one that was before it asked."""
+"""A request, or a try to connect, of a task that is cancelled, and a request of one that was before."""
 
 import asyncio
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerUnreachable
+from galley.broker.lean_client import LeanClient
+from tests.support.memory_nats.client import MemoryClient
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import a_bench
 
@@ -77,3 +80,60 @@ async def test_a_limit_of_time_that_ends_while_it_is_waited_for_is_no_cancellati
             await ask(bench.producer)
         silent = False
         await ask(bench.producer)
+
+
+async def opened(broker: Broker) -> None:
+    async with broker:
+        raise AssertionError("it cannot be opened")
+
+
+async def deaf_once(heard: list[str]) -> None:
+    """Swallow the first cancellation, as `wait_for` of Python 3.11 does if its result comes with it."""
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        heard.append("cancelled")
+        if len(heard) > 1:
+            raise
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["its limit of time", "its task"])
+@in_virtual_time
+async def test_a_cancellation_that_comes_with_a_failed_try_to_connect_is_heeded(
+    cancelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    async def refused(_client: LeanClient, _server: object) -> None:
+        await deaf_once(heard)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(LeanClient, "_connect_to_server", refused)
+    opening = asyncio.create_task(opened(Broker(name="test", connect_seconds=1e9 if cancelled else 1.5)))
+    await asyncio.sleep(1)
+    if cancelled:
+        opening.cancel()
+    await asyncio.wait({opening}, timeout=30)
+    assert opening.done()
+    assert opening.cancelled() if cancelled else isinstance(opening.exception(), BrokerUnreachable)
+
+
+@pytest.mark.parametrize("said", [b'{"error": {"err_code": 10008, "description": "no leader"}}', b"{}"])
+@in_virtual_time
+async def test_a_cancellation_that_comes_with_what_jetstream_says_is_heeded(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_bench() as bench:
+        heard: list[str] = []
+
+        async def answered(*_: object, **_options: object) -> Msg:
+            await deaf_once(heard)
+            return Msg(bench.producer.nats, data=said)
+
+        broker = Broker(name="test", connect_seconds=1.5)
+        broker.nats = MemoryClient(bench.server)
+        monkeypatch.setattr(broker.nats, "request", answered)
+        opening = asyncio.create_task(opened(broker))
+        await asyncio.wait({opening}, timeout=30)
+        assert opening.done()
+        assert isinstance(opening.exception(), BrokerUnreachable)
