@@ -55,6 +55,15 @@ def _misbehave(word: str, mark: str, size: int) -> Any:
 
 @task(queue=QUEUE, batch=SOME)
 def misbehave(words: list[tuple[str, str]]) -> Any:
+    return _misbehave_with_all(words)
+
+
+@task(queue=QUEUE, batch=Batch(4, wait_ms=30_000))
+def four_misbehave(words: list[tuple[str, str]]) -> Any:
+    return _misbehave_with_all(words)
+
+
+def _misbehave_with_all(words: list[tuple[str, str]]) -> Any:
     for word, mark in words:
         if word in ("kill", "raise", "snooze"):
             _misbehave(word, mark, len(words))

@@ -202,7 +202,7 @@ async def test_a_member_that_kills_the_batch_is_found_and_the_others_succeed(
     await ensure(client.broker, layout_of(queue, "tests"))
     mark = str(tmp_path / "sizes")
     handles = [
-        await client.submit(call("trials", "misbehave", words=(word, mark if word == "kill" else "")))
+        await client.submit(call("trials", "four_misbehave", words=(word, mark if word == "kill" else "")))
         for word in ("fine", "kill", "fine", "fine")
     ]
     await start(queue, GALLEY_IMPORT_PATHS=str(Path(__file__).parent))
