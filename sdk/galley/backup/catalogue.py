@@ -1,5 +1,6 @@
 """Which archives there are at a destination, and which of them may go."""
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,10 +10,12 @@ from msgspec import Struct
 
 from galley.backup.archive import Manifest
 from galley.backup.destination import Destination
-from galley.backup.errors import ArchiveDamaged, ArchiveNotFound
+from galley.backup.errors import ArchiveDamaged, ArchiveNotFound, DestinationFailed
 from galley.envelope import in_range
 from galley.history import Moment
 from galley.unreadable import UNREADABLE
+
+log = logging.getLogger(__name__)
 
 SUFFIX: Final = ".galley"
 _SUMMARY: Final = ".json"
@@ -48,6 +51,8 @@ class Entry(Struct, frozen=True):
     changed_at: datetime
     summary: Summary | None
     """None if it is not known to be complete: its writing did not come to its end."""
+    unknown: bool = False
+    """Whether its summary is there and cannot be read: then it is not deleted."""
 
     @property
     def good(self) -> bool:
@@ -113,24 +118,33 @@ async def entries(destination: Destination) -> list[Entry]:
     found = []
     for name, file in files.items():
         if name.endswith(SUFFIX):
-            summary = await _summary(destination, name) if name + _SUMMARY in files else None
-            found.append(Entry(name, file.size, file.changed_at, summary))
+            there = name + _SUMMARY in files
+            summary, unknown = await _summary(destination, name) if there else (None, False)
+            found.append(Entry(name, file.size, file.changed_at, summary, unknown))
     return sorted(found, key=lambda each: each.name, reverse=True)
 
 
-async def _summary(destination: Destination, name: str) -> Summary | None:
-    """Return what stands beside an archive; None if that is no summary of it: others may write there."""
+async def _summary(destination: Destination, name: str) -> tuple[Summary | None, bool]:
+    """Return what stands beside an archive, and whether it cannot be read.
+
+    None if that is no summary of it, or is gone: others may write there, and other backups delete.
+    """
     text = b""
-    async for piece in destination.read(name + _SUMMARY):
-        text += piece
-        if len(text) > _LONGEST_SUMMARY:
-            return None
     try:
+        async for piece in destination.read(name + _SUMMARY):
+            text += piece
+            if len(text) > _LONGEST_SUMMARY:
+                return None, False
         summary = msgspec.json.decode(text, type=Summary)
-    except UNREADABLE:
-        return None
+    except (ArchiveNotFound, *UNREADABLE):
+        return None, False
+    except DestinationFailed as error:
+        if not error.of_file:
+            raise
+        log.warning("summary of an archive not readable", extra={"archive": name, "error": str(error)})
+        return None, True
     known = summary.name == name and in_range(summary.taken_at) and in_range(summary.finished_at)
-    return summary if known else None
+    return (summary if known else None), False
 
 
 async def find(destination: Destination, name: str) -> str:
@@ -189,8 +203,9 @@ def superfluous(
             gone.append(each)
     day_ago = now - timedelta(days=1)
     unfinished = [
-        each for each in ours if not each.good and each.name < newest.name and each.changed_at < day_ago
-    ]
+        each for each in ours
+        if not (each.good or each.unknown) and each.name < newest.name and each.changed_at < day_ago
+    ]  # fmt: skip
     return gone + unfinished
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,9 @@ _UNFINISHED: Final = ".part"
 _STALE_SECONDS: Final = 24 * 3600
 RETRY_SECONDS: Final = 60.0
 """How long an object store that refuses is asked again."""
+
+_STATUS: Final = "Server returned non-2xx status code: "
+"""What the library's errors have before the status of an answer."""
 
 T = TypeVar("T")
 
@@ -92,8 +96,9 @@ class Folder:
     async def write(self, name: str, data: AsyncIterator[bytes]) -> None:
         """Store a file, all of it or nothing."""
         await self._do("write", self._remove_stale)
-        unfinished = self._path / (name + _UNFINISHED)
-        file = await self._do("write", lambda: unfinished.open("wb"))
+        # Others may write there: a link or a pipe that has the name of this file must not take its place.
+        unfinished = self._path / f"{name}.{secrets.token_hex(8)}{_UNFINISHED}"
+        file = await self._do("write", lambda: unfinished.open("xb"))
         try:
             async for piece in data:
                 await self._do("write", partial(file.write, piece))
@@ -113,10 +118,13 @@ class Folder:
         except FileNotFoundError:
             raise ArchiveNotFound(name, str(self)) from None
         except OSError as error:
-            raise self._failure("read", error) from error
+            raise self._failure("read", error, of_file=True) from error
         with file:
-            while piece := await self._do("read", lambda: file.read(_PIECE)):
-                yield piece
+            try:
+                while piece := await asyncio.to_thread(file.read, _PIECE):
+                    yield piece
+            except OSError as error:
+                raise self._failure("read", error, of_file=True) from error
 
     async def files(self) -> list[Stored]:
         """Return all files, by name."""
@@ -138,7 +146,8 @@ class Folder:
         """Remove what a process that was killed has left."""
         for each in self._path.glob(f"*{_UNFINISHED}"):
             if each.lstat().st_mtime < self._clock() - _STALE_SECONDS:
-                each.unlink(missing_ok=True)
+                with _ignored():  # others may have made a folder of that name
+                    each.unlink(missing_ok=True)
 
     def _sync(self) -> None:
         folder = os.open(self._path, os.O_RDONLY)
@@ -153,13 +162,15 @@ class Folder:
         except OSError as error:
             raise self._failure(action, error) from error
 
-    def _failure(self, action: str, error: OSError) -> DestinationFailed:
+    def _failure(self, action: str, error: OSError, *, of_file: bool = False) -> DestinationFailed:
         hint = (
             "free some space, or enlarge the volume"
             if error.errno in _FULL
             else "check the volume and its rights"
         )
-        return DestinationFailed(str(self), action, error.strerror or type(error).__name__, hint)
+        return DestinationFailed(
+            str(self), action, error.strerror or type(error).__name__, hint, of_file=of_file
+        )
 
 
 def _flushed(file: IO[bytes]) -> None:
@@ -261,13 +272,17 @@ class Bucket:
             raise self._failure(action, error, "create the bucket, or correct its name") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             hint = "check the AWS_... variables, and what the bucket allows them"
-            raise self._failure(action, error, hint) from error
+            raise self._failure(action, error, hint, of_file=bool(name)) from error
         except (BaseError, OSError) as error:
             hint = "check that the bucket exists, and try again when the object store answers"
-            raise self._failure(action, error, hint) from error
+            # Such as an object that another one has encrypted with a key of its own.
+            refused = bool(name) and f"{_STATUS}4" in str(error)
+            raise self._failure(action, error, hint, of_file=refused) from error
 
-    def _failure(self, action: str, error: BaseException, hint: str) -> DestinationFailed:
-        return DestinationFailed(self._place, action, _told(error), hint)
+    def _failure(
+        self, action: str, error: BaseException, hint: str, *, of_file: bool = False
+    ) -> DestinationFailed:
+        return DestinationFailed(self._place, action, _told(error), hint, of_file=of_file)
 
 
 def _known(config: Mapping[str, str]) -> dict[str, str]:
@@ -283,5 +298,5 @@ def _known(config: Mapping[str, str]) -> dict[str, str]:
 def _told(error: BaseException) -> str:
     """Return what the object store said, without the library's account of how it came to hear it."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    said = first.rpartition("Server returned non-2xx status code: ")[2].partition(": <")[0].strip()
+    said = first.rpartition(_STATUS)[2].partition(": <")[0].strip()
     return said if len(said) <= 300 else f"{said[:300]}..."

@@ -98,8 +98,12 @@ class DestinationFailed(BackupError):
 
     reason = "DestinationFailed"
 
-    def __init__(self, destination: str, action: str, problem: str, hint: str) -> None:
+    def __init__(
+        self, destination: str, action: str, problem: str, hint: str, *, of_file: bool = False
+    ) -> None:
         self.destination, self.action, self.problem = destination, action, problem
+        self.of_file = of_file
+        """Whether one file cannot be read; others may be."""
         super().__init__(f"could not {action} in {destination}: {problem}", hint)
 
 

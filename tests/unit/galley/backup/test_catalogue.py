@@ -1,5 +1,7 @@
 """Which archives are kept: the newest complete one always."""
 
+import os
+import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,6 +150,20 @@ async def test_what_others_put_beside_an_archive_makes_it_not_complete(tmp_path:
     there = await entries(Folder(tmp_path))
     assert [entry.good for entry in there] == [False]
     assert superfluous([an_entry(-1), *there], NOW, 1, 1) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is the file of Linux that no one can read")
+async def test_a_summary_that_cannot_be_read_hides_no_other_archive(tmp_path: Path) -> None:
+    whole, odd = a_summary(size=4), a_summary(3)
+    for each in (whole, odd):
+        (tmp_path / each.name).write_bytes(b"1234")
+        os.utime(tmp_path / each.name, (0, 0))
+    (tmp_path / f"{odd.name}.json").symlink_to("/proc/self/mem")
+    await write_summary(Folder(tmp_path), whole)
+    there = await entries(Folder(tmp_path))
+    assert [(entry.good, entry.unknown) for entry in there] == [(True, False), (False, True)]
+    # It may be whole, and only be read again later.
+    assert superfluous(there, NOW, 1, 1) == []
 
 
 @pytest.mark.parametrize(("days", "name", "refused"), [

@@ -1,5 +1,6 @@
 """A folder has an archive whole, or not at all."""
 
+import errno
 import os
 import time
 from collections.abc import AsyncIterator
@@ -42,8 +43,13 @@ async def test_nothing_is_left_of_a_file_that_was_not_written_to_its_end(tmp_pat
     assert names(tmp_path) == set()
 
 
-async def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "a.part").symlink_to("/dev/full")
+async def test_a_full_disk_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DestinationFailed, match="No space left on device") as error:
         await Folder(tmp_path).write("a", pieces(b"x" * 100_000))
     assert "enlarge the volume" in error.value.hint
@@ -59,6 +65,23 @@ async def test_what_a_killed_process_left_goes_a_day_later(tmp_path: Path) -> No
     assert await folder.files() == []
     await folder.write("a", pieces(b"1"))
     assert names(tmp_path) == {"new.part", "a"}
+
+
+async def test_what_others_put_there_neither_takes_an_archive_nor_stops_a_backup(tmp_path: Path) -> None:
+    """Names of archives can be guessed: they are times."""
+    folder, theirs = tmp_path / "archives", tmp_path / "theirs"
+    folder.mkdir()
+    theirs.write_bytes(b"mine")
+    (folder / "a.part").symlink_to(theirs)
+    os.mkfifo(folder / "b.part")
+    (folder / "c.part").mkdir()
+    (folder / "d").symlink_to(theirs)
+    (folder / "old.part").mkdir()
+    os.utime(folder / "old.part", (0, 0))
+    for name in "abcd":
+        await Folder(folder).write(name, pieces(b"secret"))
+        assert (folder / name).read_bytes() == b"secret"
+    assert theirs.read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("place", ["/nowhere/at/all", "gs://bucket/x", "s3://", __file__])
