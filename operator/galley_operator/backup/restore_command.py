@@ -97,6 +97,7 @@ def _told(report: Report) -> str:
     parts = [f"{report.written} messages written"]
     for count, what in (
         (report.kept, "were there already"),
+        (report.left_out, "that NATS does not take left out (see the log; nats.maxPayload)"),
         (report.expired, "records had expired"),
         (report.stranded, "records of tasks begun during the backup left out"),
         (report.created, "objects created"),

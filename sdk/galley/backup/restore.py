@@ -108,6 +108,8 @@ class Report:
     """Messages."""
     kept: int = 0
     """Messages that were there already."""
+    left_out: int = 0
+    """Messages of a length or a subject that the broker does not take."""
     expired: int = 0
     """Records whose time was over."""
     stranded: int = 0
@@ -179,6 +181,7 @@ class Restore:
                 doing = f"{refilled.written + refilled.kept} messages are there"
                 await self._fill(outline, kinds, refilled, report)
                 report.written, report.kept = refilled.written, refilled.kept
+                report.left_out = refilled.left_out
             doing = f"all {refilled.written + refilled.kept} messages are there, and no consumers"
             report.stranded = await remove_stranded(self.broker, refilled.unfinished)
             hint = _ADD
@@ -248,7 +251,8 @@ class Restore:
             await make_stream(self.broker, config)
         else:
             # What is filled in comes as if it was never delivered.
-            await mark(self.broker, planned.name, {RESTORING_KEY: archive, MARK_KEY: None})
+            room = 0 if planned.plan is Plan.CONTINUE else self._rewrite().room(planned.entry)
+            await mark(self.broker, planned.name, {RESTORING_KEY: archive, MARK_KEY: None}, room)
 
     async def _fill(
         self, outline: Outline, kinds: Sequence[StreamKind], refilled: Refilled, report: Report

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from galley.backup.archive import StreamEntry
 from galley.broker import topology
-from galley.broker.refill import ADDED_BYTES, RESTORED, Outgoing
+from galley.broker.refill import ADDED_BYTES, ORIGIN, RESTORED, Outgoing
 from galley.broker.snapshot import StoredMessage
 from galley.broker.stream_kind import OF_NAMESPACE, StreamKind, name_of
 from galley.envelope import Flags
@@ -32,7 +32,12 @@ _CONSUMER_KEYS: Final = (
     "max_waiting", "max_ack_pending", "deliver_policy", "opt_start_time", "replay_policy",
 )  # fmt: skip
 _SERVERS_OWN: Final = "_nats."
-_DROPPED: Final = re.compile(r"nats-(expected-.*|scheduler|schedule-next|msg-id)", re.IGNORECASE)
+_DROPPED: Final = re.compile(
+    rf"nats-(expected-.*|scheduler|schedule-next|msg-id)|{ORIGIN}", re.IGNORECASE
+)  # of an earlier restore, too
+_STORED_BYTES: Final = 40
+"""What a message takes of a stream beside its content."""
+_TTL_DIGITS: Final = 10
 
 _fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -72,9 +77,8 @@ class Rewrite:
                 "src": self.subject(republish["src"]),
                 "dest": self.subject(republish["dest"]),
             }
-        if entry.kind in OF_NAMESPACE and config["max_bytes"] > 0:
-            # It may have been full, and each message is longer now.
-            config["max_bytes"] += ADDED_BYTES * entry.messages
+        if config["max_bytes"] > 0:
+            config["max_bytes"] = max(config["max_bytes"], self.room(entry))
         if self.replicas is not None:
             config["num_replicas"] = self.replicas
         gone = (topology.UID_KEY, topology.ORPHANED_KEY, topology.MARK_KEY, RESTORED)
@@ -85,6 +89,11 @@ class Rewrite:
         }
         config["metadata"] = metadata | {topology.NAMESPACE_KEY: self.namespace(entry.namespace)}
         return config
+
+    @staticmethod
+    def room(entry: StreamEntry) -> int:
+        """Return the bytes its messages take: it may have been full, and each of them is longer now."""
+        return entry.size + (_STORED_BYTES + ADDED_BYTES) * entry.messages
 
     def consumer(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return the configuration a consumer is made with."""
@@ -106,7 +115,7 @@ class Rewrite:
         headers = []
         for name, text in message.headers:
             value: str | None = text
-            if name.lower() == topology.TTL.lower():
+            if name.lower() == topology.TTL.lower() and entry.config.get("allow_msg_ttl"):
                 value = _time_left(text, message.stored_at, self.now)
                 if value is None:
                     return None
@@ -186,7 +195,7 @@ def _without_uid(body: bytes) -> bytes:
 
 def _time_left(ttl: str, stored_at: str, now: datetime) -> str | None:
     """Return the seconds a message has left, or None if it has none."""
-    if not ttl.isdecimal():
+    if not (ttl.isascii() and ttl.isdecimal()) or len(ttl) > _TTL_DIGITS:
         return ttl
     begun = datetime.fromisoformat(f"{stored_at[:19]}+00:00").astimezone(UTC)
     left = int(ttl) - int((now - begun).total_seconds())

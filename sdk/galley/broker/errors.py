@@ -76,7 +76,9 @@ class SubjectInvalid(GalleyError):
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
-        super().__init__(f"{subject[:200]!r} has a blank or the end of a line in it; nothing was sent")
+        super().__init__(
+            f"{subject[:200]!r} has a blank or the end of a line in it, or is too long; nothing was sent"
+        )
 
 
 class BrokerFull(BrokerError):

@@ -24,6 +24,8 @@ from galley.broker.lean_parser import LeanParser, React
 from galley.tls import Tls
 
 _VERSION: Final = "NATS/1.0"
+_LONGEST_LINE: Final = 4096
+"""Bytes of a command, its subjects included; for a longer one the server closes the connection."""
 _STORED: Final = "Nats-Stream"
 """Header that the server adds to a message it reads from a stream."""
 _NO_PERMISSION: Final = "permissions violation"
@@ -67,18 +69,20 @@ class LeanClient(Nats):
 
         Raises:
             SubjectInvalid: a word of the subject came from elsewhere, and would be read as a command.
-            MaxPayloadError: the server takes no body of that size.
+            MaxPayloadError: the server takes no headers and body of that size: it would close the connection.
         """
         _check_subject(subject)
         if reply:
             _check_subject(reply)
         size = len(body)
-        if size > self._max_payload:
+        if len(headers) + size > self._max_payload:
             raise MaxPayloadError
         if headers:
             first = f"HPUB {subject} {reply} {len(headers)} {len(headers) + size}\r\n".encode()
         else:
             first = f"PUB {subject} {reply} {size}\r\n".encode()
+        if len(first) > _LONGEST_LINE:
+            raise SubjectInvalid(subject)
         self._pending += first, headers, body, b"\r\n"
         self._pending_data_size += len(first) + len(headers) + size + 2
         self.stats["out_msgs"] += 1
@@ -226,7 +230,7 @@ def headers_in(block: bytes) -> dict[str, str] | None:
     for line in block.split(b"\r\n")[1:]:
         name, colon, value = line.partition(b":")
         if colon and name.isascii() and len(name.split()) == 1:
-            found[name.strip().decode()] = value.strip().decode(errors="replace")
+            found[name.strip().decode()] = value.strip(b" \t").decode(errors="replace")
     status, description = status_in(block)
     found.pop("Status", None)
     found.pop("Description", None)

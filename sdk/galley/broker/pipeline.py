@@ -172,7 +172,7 @@ class PublishPipeline:
             hear(Ack(0, WRONG_SUBJECT, str(error)))
         except MaxPayloadError:
             limit = self._nats.max_payload
-            hear(Ack(0, TOO_LARGE, f"{len(body)} bytes, the server takes {limit}"))
+            hear(Ack(0, TOO_LARGE, f"{len(headers) + len(body)} bytes, the server takes {limit}"))
         else:
             # Only what was sent is waited for. Who gets another error from here must not get an answer, too.
             self._waiting[reply] = hear, self._loop.time() + self._answer_seconds, subject

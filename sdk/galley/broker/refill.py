@@ -1,6 +1,7 @@
 """Writing messages into streams again: each at most once, however often it is tried."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,9 +12,11 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable
-from galley.broker.pipeline import NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
-from galley.broker.snapshot import every_message
+from galley.broker.pipeline import NO_RESPONDERS, NO_ROOM, TOO_LARGE, WRONG_SEQUENCE, WRONG_SUBJECT, Ack
+from galley.broker.snapshot import every_message, headers_in
 from galley.envelope import Flags
+
+log = logging.getLogger(__name__)
 
 ORIGIN: Final = "Galley-Restored"
 """Header of a restored message: its sequence in the stream it was read from."""
@@ -21,14 +24,17 @@ ORIGIN: Final = "Galley-Restored"
 RESTORED: Final = "galley.dev/restored"
 """In the metadata of a stream: the archive it was restored from."""
 
-ADDED_BYTES: Final = 64
-"""By which a restored message is longer at most."""
+ADDED_BYTES: Final = 160
+"""By which a restored message is longer at most: headers, and the time at which an attempt is due again."""
 
 _PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.5
 _TASK_WORDS: Final = 7
 _RECORD_WORDS: Final = 6
 """Words of the subjects of a task and of its record."""
+_DIGITS: Final = 20
+"""Of a sequence at most. Clients may write such a header, too, and Python reads no number of thousands."""
+_NEVER: Final = (TOO_LARGE, WRONG_SUBJECT)
 _NO_STORE: Final = 10049
 """A server of a cluster that has just formed cannot create a store yet."""
 
@@ -61,6 +67,9 @@ class Refilled(Struct):
     written: int = 0
     kept: int = 0
     """There was one already, which was kept."""
+    left_out: int = 0
+    """Of a length or a subject that cannot be sent. Clients of a queue may have stored them; of those of
+    Galley there are some only if the broker takes less than the one before."""
     unfinished: dict[tuple[str, str], tuple[int, int]] = {}
     """Stream and subject of records of tasks that had not ended: the sequence of what is there, and the one
     where it was read."""
@@ -83,6 +92,11 @@ async def refill(broker: Broker, messages: Sequence[Outgoing], *, newest: bool, 
     sent = [(each, await _send(broker, each)) for each in fenced]
     for message, future in sent:
         ack = await _answer(broker, message, await future)
+        if ack.code in _NEVER:
+            into.left_out += 1
+            told = {"subject": message.subject[:200], "error": ack.problem[:400]}
+            log.warning("message cannot be restored", extra=told)
+            continue
         if not (ack.stored or message.several) and newest and await _older_removed(broker, message):
             ack = await _answer(broker, message, await (await _send(broker, message)))
         if ack.stored:
@@ -122,7 +136,7 @@ async def _send(broker: Broker, message: Outgoing) -> "asyncio.Future[Ack]":
     lines = "".join(f"{name}: {text}\r\n" for name, text in message.headers)
     alone = "" if message.several else f"{topology.EXPECTED_SEQUENCE}: 0\r\n"
     own = f"{alone}{ORIGIN}: {message.origin}\r\n"
-    block = f"NATS/1.0\r\n{lines}{own}\r\n".encode(errors="surrogateescape")
+    block = f"NATS/1.0\r\n{lines}{own}\r\n".encode()
     return await broker.pipeline.send(message.subject, message.body, block)
 
 
@@ -135,7 +149,7 @@ async def _answer(broker: Broker, message: Outgoing, ack: Ack) -> Ack:
             raise BrokerUnreachable(broker.server, f"{message.subject}: {ack.problem}")
         await asyncio.sleep(_PAUSE_SECONDS)
         ack = await (await _send(broker, message))
-    if ack.stored or ack.code == WRONG_SEQUENCE:
+    if ack.stored or ack.code == WRONG_SEQUENCE or ack.code in _NEVER:
         return ack
     kind = BrokerFull if ack.code in NO_ROOM else BrokerRefused
     raise kind(f"restore {message.subject} into {message.stream}", ack.code, ack.problem)
@@ -161,9 +175,13 @@ async def _last(broker: Broker, stream: str, subject: str) -> tuple[int, int | N
     if answer is None:
         return None
     block = msgspec.convert(answer["message"].get("hdrs", ""), bytes, strict=False)
-    start = block.find(f"\r\n{ORIGIN}: ".encode())
-    origin = block[start + len(ORIGIN) + 4 :].partition(b"\r\n")[0] if start >= 0 else b""
-    return int(answer["message"]["seq"]), int(origin) if origin.isdigit() else None
+    found = next((text for name, text in reversed(headers_in(block)) if name == ORIGIN), "")
+    return int(answer["message"]["seq"]), _origin(found)
+
+
+def _origin(text: str) -> int | None:
+    """Return the sequence in a header that says where a message is from; None if there is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None
 
 
 async def remove_stranded(broker: Broker, unfinished: dict[tuple[str, str], tuple[int, int]]) -> int:
@@ -240,7 +258,7 @@ async def message_ids(broker: Broker, stream: str) -> frozenset[str]:
     found = set[str]()
     async for message in every_message(broker, stream):
         found |= {text for name, text in message.headers if name == topology.MESSAGE_ID}
-    return frozenset(found)
+    return frozenset(found - {""})
 
 
 async def start_after(broker: Broker, stream: str, floor: int) -> dict[str, Any]:
@@ -256,8 +274,8 @@ async def start_after(broker: Broker, stream: str, floor: int) -> dict[str, Any]
     """
     last = 0
     async for message in every_message(broker, stream):
-        origin = dict(message.headers).get(ORIGIN, "")
-        if origin.isdecimal() and int(origin) > floor:
+        origin = _origin(dict(message.headers).get(ORIGIN, ""))
+        if origin is not None and origin > floor:
             return {"deliver_policy": "by_start_sequence", "opt_start_seq": message.sequence}
         last = message.sequence
     return {"deliver_policy": "by_start_sequence", "opt_start_seq": last + 1}
@@ -280,8 +298,14 @@ async def make_consumer(broker: Broker, stream: str, config: dict[str, Any]) -> 
         )
 
 
-async def mark(broker: Broker, stream: str, changes: dict[str, str | None]) -> None:
+async def mark(broker: Broker, stream: str, changes: dict[str, str | None], room: int = 0) -> None:
     """Change entries of a stream's metadata; None removes one.
+
+    Args:
+        broker: an open connection with all rights.
+        stream: its name.
+        changes: the entries.
+        room: bytes that are to fit beside what it holds; the operator sets its limit again.
 
     Raises:
         BrokerRefused: if there is no such stream.
@@ -291,6 +315,8 @@ async def mark(broker: Broker, stream: str, changes: dict[str, str | None]) -> N
         raise BrokerRefused(f"mark stream {stream}", 404, "it was deleted")
     metadata = {**(info["config"].get("metadata") or {}), **changes}
     kept = {key: text for key, text in metadata.items() if text is not None}
-    if kept != info["config"].get("metadata"):
-        config = {**info["config"], "metadata": kept}
+    config = {**info["config"], "metadata": kept}
+    if room and config["max_bytes"] > 0:
+        config["max_bytes"] = max(config["max_bytes"], info["state"]["bytes"] + room)
+    if config != info["config"]:
         await broker.api(f"mark stream {stream}", f"STREAM.UPDATE.{stream}", config)

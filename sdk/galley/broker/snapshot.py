@@ -279,10 +279,14 @@ class _Answer(Struct):
 
 
 def headers_in(block: bytes) -> list[tuple[str, str]]:
-    """Return the headers in a block, in its order, each as often as it is there."""
+    """Return the headers in a block, in its order, each as often as it is there.
+
+    Clients choose what stands there: bytes that are no UTF-8 have no place in an archive, and are replaced.
+    Only spaces are no part of a value: a subject may end with others.
+    """
     lines = block.split(b"\r\n")[1:]
-    pairs = (line.decode(errors="surrogateescape").partition(":") for line in lines if b":" in line)
-    return [(name, text.strip()) for name, _, text in pairs]
+    pairs = (line.decode(errors="replace").partition(":") for line in lines if b":" in line)
+    return [(name, text.strip(" \t")) for name, _, text in pairs]
 
 
 def _message(headers: list[tuple[str, str]], body: bytes) -> StoredMessage:

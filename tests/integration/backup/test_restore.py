@@ -41,7 +41,7 @@ from galley.broker.lean_client import header_block
 from galley.broker.objects import Place, StreamObjects
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
-from galley.broker.refill import RESTORED
+from galley.broker.refill import ORIGIN, RESTORED
 from galley.broker.snapshot import OwnedStream, messages_from, owned_streams
 from galley.broker.topic_keeper import Declared, TopicKeeper
 from galley.dead_letter import DeadLetter
@@ -137,6 +137,62 @@ async def test_a_record_with_an_odd_subject_does_not_end_a_restore(
     found = await subjects_in(other, "after-odd")
     restored_ids = {subject.rpartition(".")[2] for subjects in found.values() for subject in subjects}
     assert {each.id for each in sent} <= restored_ids
+
+
+async def test_no_message_of_a_client_ends_a_backup_or_a_restore(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    """An archive has those of all queues, so one of them kept all namespaces from being restored."""
+    sent = await filled(broker, namespace, tasks=4)
+    task = f"galley.task.{namespace}.images.normal.sdk".encode()
+    largest = b"x" * (broker.nats.max_payload - len(header_block({})))
+    digits = "1" * 5000  # Python reads no number of so many
+    cannot = [(b"a" * (4096 - len(task) - 15), b"{}", ""), (b"record", largest, "")]
+    hostile = [
+        *cannot, (b"\xff", b"{}", ""), (b"vertical\x0b", b"{}", ""), (b"next\x85", b"{}", ""),
+        (b"ttl", b"{}", f"nats-ttl: {digits}"), (b"over", b"{}", "nats-ttl: 0"),
+        (b"origin", b"{}", f"{ORIGIN}: {digits}\r\nGalley: v=1;a=2;f=3"), (b"bytes", b"{}", "\udcff: \udcfe"),
+    ]  # fmt: skip
+    for word, body, header in hostile:
+        subject = (
+            f"galley.result.{namespace}.images.sdk.x".encode() if body == largest else task + b"." + word
+        )
+        lines = "\r\n".join(filter(None, ("NATS/1.0", header)))
+        block = f"{lines}\r\n\r\n".encode(errors="surrogateescape")
+        line = f" {len(block)} {len(block) + len(body)}\r\n".encode()
+        broker.nats._transport.write(  # type: ignore[union-attr]
+            b"HPUB " + subject + line + block + body + b"\r\n"
+        )
+    assert await broker.reached(10)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    restore = Restore(other, folder, summary.name, [KEY])
+    report = await restore.run(await restore.outline())
+    assert report.left_out == len(cannot)
+    found = (await subjects_in(other, namespace)).values()
+    words = [subject.rpartition(".")[2] for subjects in found for subject in subjects]
+    assert {each.id for each in sent} | {"ttl", "over", "origin", "bytes", "vertical\x0b"} <= set(words)
+
+
+async def test_what_filled_a_stream_fits_into_it_after_a_restore(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    """Each message is longer then. The first restore makes the streams, the second one finds them."""
+    layout = a_queue(namespace=namespace, backlog_bytes=16 * 1024)
+    await ensure(broker, layout)
+    body, block = encode(an_envelope()), header_block({"Galley": FIRST.encode()})
+    stored = 0
+    while (
+        await (await broker.pipeline.send(topology.task_subject(an_address(of=layout)), body, block))
+    ).stored:
+        stored += 1
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    await ensure(other, a_queue(namespace="there", backlog_bytes=16 * 1024))
+    for name in (namespace, "there"):
+        await restored(other, folder, summary.name, namespaces={namespace: name})
+        assert len((await subjects_in(other, name))[f"GW_{name}_images"]) == stored > 50
+        # The operator sets the limit again, and what is there stays.
+        await ensure(other, a_queue(namespace=name, backlog_bytes=16 * 1024))
+        assert len((await subjects_in(other, name))[f"GW_{name}_images"]) == stored
 
 
 async def test_no_text_of_a_task_is_in_an_archive(

@@ -200,6 +200,24 @@ def test_a_record_lives_for_as_long_as_it_had_left(ttl: str, left: str | None) -
     assert (None if moved is None else dict(moved.headers)["Nats-TTL"]) == left
 
 
+@pytest.mark.parametrize(("kind", "ttl", "left"), [
+    (StreamKind.WORK, "0", "0"), (StreamKind.WORK, "1" * 5000, "1" * 5000),
+    (StreamKind.RECORDS, "1" * 5000, "1" * 5000), (StreamKind.RECORDS, "0", None),
+])  # fmt: skip
+def test_a_message_ends_only_where_the_server_would_end_it(
+    kind: StreamKind, ttl: str, left: str | None
+) -> None:
+    """A header that the server does not look at is text that a client has written."""
+    moved = MOVED.message(an_entry(kind), a_message(nats_ttl=ttl))
+    assert (None if moved is None else dict(moved.headers)["nats-ttl"]) == left
+
+
+def test_the_mark_of_an_earlier_restore_goes() -> None:
+    moved = MOVED.message(an_entry(StreamKind.WORK), a_message(Galley_Restored="7"))
+    assert moved is not None
+    assert moved.headers == []
+
+
 def test_addresses_of_every_kind_are_moved() -> None:
     address = an_address(of=QUEUE)
     moved = address._replace(namespace="new")

@@ -17,10 +17,10 @@ from galley.broker.doorbell import Doorbell
 from galley.broker.encryption import context_of
 from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
 from galley.broker.identity import Identity
-from galley.broker.lean_client import LeanClient
+from galley.broker.lean_client import LeanClient, header_block
 from galley.broker.lean_parser import LeanParser
 from galley.broker.namespace_streams import topics_definition
-from galley.broker.pipeline import WRONG_SUBJECT, Ack
+from galley.broker.pipeline import TOO_LARGE, WRONG_SUBJECT, Ack
 from galley.broker.room import LaterRoom
 from galley.broker.server_address import check_server
 from galley.broker.websocket import prepare
@@ -93,7 +93,10 @@ async def test_what_cannot_be_sent_is_logged_and_nothing_else_is_lost(
         assert caplog.messages == ["not sent", "not sent, too large"]
         heard: list[Ack] = []
         broker.pipeline.put_heard("galley.hb.a b", b"", b"", heard.append)
-        assert [ack.code for ack in heard] == [WRONG_SUBJECT]
+        # For these the server would close the connection.
+        broker.pipeline.put_heard(f"galley.hb.{'a' * 4090}", b"", b"", heard.append)
+        broker.pipeline.put_heard("galley.hb.a", b"x" * line.max_payload, header_block({}), heard.append)
+        assert [ack.code for ack in heard] == [WRONG_SUBJECT, WRONG_SUBJECT, TOO_LARGE]
 
 
 @in_virtual_time
