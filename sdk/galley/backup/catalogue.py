@@ -139,7 +139,7 @@ async def _summary(destination: Destination, name: str) -> tuple[Summary | None,
     except (ArchiveNotFound, *UNREADABLE):
         return None, False
     except DestinationFailed as error:
-        if not error.of_file:
+        if not error.file:
             raise
         log.warning("summary of an archive not readable", extra={"archive": name, "error": str(error)})
         return None, True

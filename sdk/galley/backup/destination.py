@@ -118,13 +118,13 @@ class Folder:
         except FileNotFoundError:
             raise ArchiveNotFound(name, str(self)) from None
         except OSError as error:
-            raise self._failure("read", error, of_file=True) from error
+            raise self._failure("read", error, name) from error
         with file:
             try:
                 while piece := await asyncio.to_thread(file.read, _PIECE):
                     yield piece
             except OSError as error:
-                raise self._failure("read", error, of_file=True) from error
+                raise self._failure("read", error, name) from error
 
     async def files(self) -> list[Stored]:
         """Return all files, by name."""
@@ -162,15 +162,13 @@ class Folder:
         except OSError as error:
             raise self._failure(action, error) from error
 
-    def _failure(self, action: str, error: OSError, *, of_file: bool = False) -> DestinationFailed:
+    def _failure(self, action: str, error: OSError, file: str = "") -> DestinationFailed:
         hint = (
             "free some space, or enlarge the volume"
             if error.errno in _FULL
             else "check the volume and its rights"
         )
-        return DestinationFailed(
-            str(self), action, error.strerror or type(error).__name__, hint, of_file=of_file
-        )
+        return DestinationFailed(str(self), action, error.strerror or type(error).__name__, hint, file)
 
 
 def _flushed(file: IO[bytes]) -> None:
@@ -272,17 +270,15 @@ class Bucket:
             raise self._failure(action, error, "create the bucket, or correct its name") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             hint = "check the AWS_... variables, and what the bucket allows them"
-            raise self._failure(action, error, hint, of_file=bool(name)) from error
+            raise self._failure(action, error, hint, name) from error
         except (BaseError, OSError) as error:
             hint = "check that the bucket exists, and try again when the object store answers"
             # Such as an object that another one has encrypted with a key of its own.
-            refused = bool(name) and f"{_STATUS}4" in str(error)
-            raise self._failure(action, error, hint, of_file=refused) from error
+            refused = name if f"{_STATUS}4" in str(error) else ""
+            raise self._failure(action, error, hint, refused) from error
 
-    def _failure(
-        self, action: str, error: BaseException, hint: str, *, of_file: bool = False
-    ) -> DestinationFailed:
-        return DestinationFailed(self._place, action, _told(error), hint, of_file=of_file)
+    def _failure(self, action: str, error: BaseException, hint: str, file: str = "") -> DestinationFailed:
+        return DestinationFailed(self._place, action, _told(error), hint, file)
 
 
 def _known(config: Mapping[str, str]) -> dict[str, str]:

@@ -98,12 +98,10 @@ class DestinationFailed(BackupError):
 
     reason = "DestinationFailed"
 
-    def __init__(
-        self, destination: str, action: str, problem: str, hint: str, *, of_file: bool = False
-    ) -> None:
+    def __init__(self, destination: str, action: str, problem: str, hint: str, file: str = "") -> None:
         self.destination, self.action, self.problem = destination, action, problem
-        self.of_file = of_file
-        """Whether one file cannot be read; others may be."""
+        self.file = file
+        """The one that was refused, where others may not be; empty if that is not known."""
         super().__init__(f"could not {action} in {destination}: {problem}", hint)
 
 
