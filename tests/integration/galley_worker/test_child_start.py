@@ -1,6 +1,7 @@
 """How children start: modules that hang, starts that fail, and nothing left afterwards."""
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -89,6 +90,34 @@ async def test_a_worker_can_be_stopped_while_a_module_hangs(tmp_path: Path, new_
     assert entering in done
     assert entering.cancelled()
     assert new_children() == []
+
+
+async def test_a_process_that_is_gone_before_it_is_named_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times, named = iter(range(100)), os.pidfd_open
+
+    def open_late(process: int) -> int:
+        if next(times) == 0:
+            raise ProcessLookupError
+        return named(process)
+
+    monkeypatch.setattr(os, "pidfd_open", open_late)
+    async with Runners(settings()) as runners:
+        assert value(await run(runners, "pid")) > 0
+    assert next(times) > 1
+
+
+async def test_a_process_that_the_machine_does_not_allow_is_told_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_process: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(ModuleImportFailed, match=r"could not be made .*Too many open files"):
+        async with Runners(settings()):
+            pass
 
 
 @pytest.mark.parametrize(

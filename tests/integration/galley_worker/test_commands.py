@@ -1,11 +1,14 @@
 """Commands: programs a queue declares."""
 
 import asyncio
+import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from galley_worker.ending import Cancelled, Crashed, Finish, NotBegun, TimedOut
+from galley_worker.runners.commands import Commands
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
 from tests.integration.galley_worker.trials import (
@@ -114,6 +117,41 @@ async def test_of_much_output_a_command_keeps_the_end() -> None:
     assert len(told["stdout"]) == 32 * 1024
     assert sum(map(len, lines)) < 70_000
     assert "bytes of output dropped" in lines[-1]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+async def test_a_command_of_another_user_that_takes_no_signal_from_here_still_ends_its_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is run by `sudo`, from a worker that is not root."""
+    monkeypatch.setattr("galley_worker.runners.commands._DEATH_SECONDS", 0.01)
+    ready = tmp_path / "ready"
+    async with Runners(commands(SHELL)) as runners:
+        work = start(runners, "sh", raw=f'["touch {ready}; exec sleep 1000"]'.encode())
+        await until(ready.exists)
+        programs = cast("Commands", runners._runners[0])._subprocesses
+        await until(lambda: programs)
+        running = programs[work]
+        os.setresuid(65534, 65534, 0)
+        try:
+            work.stop(Cancelled())
+            running.kill()
+        finally:
+            os.setresuid(0, 0, 0)
+        assert await ended(work) == Cancelled()
+        running._popen.wait(30)
+
+
+async def test_a_fault_in_what_follows_a_command_costs_its_attempt(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("out of luck")
+
+    async with Runners(commands(SHELL)) as runners:
+        monkeypatch.setattr("galley_worker.runners.commands._arguments", refuse)
+        assert await shell(runners, "true") == Crashed("the program failed: RuntimeError: out of luck")
+    assert [one.message for one in caplog.records if one.exc_info] == ["unexpected error"]
 
 
 async def test_a_command_that_obeys_sigterm_is_not_killed(tmp_path: Path) -> None:

@@ -320,6 +320,25 @@ async def test_a_handler_that_spoils_the_connection_crashes_alone(
     assert value(await run(runners, "add", a=1)) == 2
 
 
+@pytest.mark.parametrize(("pid", "waits"), [("pid", "block"), ("a_pid", "a_wait")])
+async def test_a_process_that_misses_a_part_of_what_its_worker_says_ends(
+    runners: Runners, pid: str, waits: str, tmp_path: Path
+) -> None:
+    """A handler may read what is not meant for it, so that the rest is no order any more."""
+    work = start(runners, waits, mark=str(tmp_path / "begun"))
+    await until((tmp_path / "begun").exists)
+    pools = [one for one in runners._runners if isinstance(one, Pool)]
+    [process] = [child for one in pools for child in one.children if child.running]
+    assert process._transport is not None
+    process._transport.write(b"the rest of an order")
+    ending = await ended(work)
+    assert isinstance(ending, Crashed)
+    assert "exit code 70" in ending.detail
+    await process.gone
+    assert process.memory() == 0
+    assert value(await run(runners, pid)) != process.pid
+
+
 async def test_answers_never_reach_a_connection_that_got_the_number_of_ours(
     runners: Runners, tmp_path: Path
 ) -> None:

@@ -90,6 +90,28 @@ async def test_what_a_task_changes_in_its_process_is_put_back(look: str, change:
         assert value(await run(runners, look)) == before
 
 
+async def test_what_fails_at_the_end_of_a_process_is_told_and_keeps_nothing_else_from_its_end(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad_end.py").write_text(
+        "import galley, logging\nkept, full = [], []\n"
+        "@galley.on_stop\ndef last():\n    raise ValueError('already closed')\n"
+        "@galley.task(queue='trials')\ndef work(path: str):\n"
+        "    full.append(open('/dev/full', 'w')), kept.append(open(path, 'w'))\n"
+        "    full[0].write('lost'), kept[0].write('kept')\n"
+        "    logging.getLogger('bad_end').warning('%d files', 'many')\n"
+    )
+    lines: list[Line] = []
+    told = RunnerSettings("trials", ("bad_end",), (str(tmp_path),), on_line=lines.append)
+    async with Runners(told) as runners:
+        assert value(await run(runners, "work", path=str(folder / "kept"))) is None
+    assert (folder / "kept").read_text() == "kept"
+    said = [line.text for line in lines]
+    assert "on_stop hook bad_end.last failed" in said
+    assert "ValueError: already closed" in said
+    assert "--- Logging error ---" in said
+
+
 @pytest.mark.parametrize(("change", "look"), [("give_up", "see_rights"), ("a_give_up", "a_see_rights")])
 async def test_a_process_in_which_a_change_cannot_be_put_back_runs_no_other_task(
     change: str, look: str

@@ -166,10 +166,9 @@ class Subprocess:
     def _signal(self, number: signal.Signals) -> None:
         # Not reaped before `ended`, so the group's number cannot be another one's.
         if not self.ended.done():
-            try:
+            # A program that became another user's, as sudo does, takes signals from that user only.
+            with contextlib.suppress(PermissionError):
                 os.killpg(self._popen.pid, number)
-            except (ProcessLookupError, PermissionError):
-                self._popen.send_signal(number)
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -281,7 +280,7 @@ def _end_left(mark: bytes, number: int) -> list[str]:
         for process in (process for root in left for process in tree_of(root)):
             if name := running_name(process):
                 names[process] = f"{name} (pid {process})"
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(process, signal.SIGKILL)
         killed.update(left)
         for process in list(killed):

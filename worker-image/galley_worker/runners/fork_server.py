@@ -271,7 +271,7 @@ class ForkServer:
             for process, name in left.items():
                 if name:
                     ended[process] = f"{name} (pid {process})"
-                    with contextlib.suppress(ProcessLookupError):
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(process, signal.SIGKILL)
             time.sleep(_PAUSE_SECONDS)  # noqa: TID251 - nothing tells when the last of them has gone
         return tuple(ended.values())
@@ -380,7 +380,6 @@ def _forking() -> Iterator[None]:
 
 def _become_server(code: str, files: Sequence[int], signals: set[Any]) -> NoReturn:
     """Run the code of a fork server as if this were a new process."""
-    ended = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
@@ -396,12 +395,10 @@ def _become_server(code: str, files: Sequence[int], signals: set[Any]) -> NoRetu
         gc.freeze()  # so that a collection copies nothing of what all share
         gc.enable()
         exec(code, {})  # noqa: S102 - multiprocessing's own
-    except SystemExit:
-        ended = 0
     except BaseException:
         traceback.print_exc()
     finally:
-        os._exit(ended)
+        os._exit(1)
 
 
 def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, Connection]:

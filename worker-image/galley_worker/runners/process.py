@@ -229,7 +229,7 @@ class HandlerProcess(asyncio.Protocol):
         """Return its resident memory in bytes; 0 if it has ended."""
         try:
             return int(Path(f"/proc/{self.pid}/statm").read_bytes().split()[1]) * _PAGE_SIZE
-        except (OSError, IndexError):
+        except OSError:
             return 0
 
     def _say(self, order: Order) -> None:

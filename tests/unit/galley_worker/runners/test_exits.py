@@ -30,6 +30,14 @@ def test_each_kill_is_told_once(kernel: tuple[str, str, str], own: str, tmp_path
     assert [kills.one_more() for _ in range(3)] == [True, True, False]
 
 
+def test_a_count_that_cannot_be_read_any_more_blames_nothing(tmp_path: Path) -> None:
+    (tmp_path / "membership").write_text("0::/\n")
+    (tmp_path / "memory.events").write_text("oom_kill 3\n")
+    kills = KernelKills(tmp_path, tmp_path / "membership")
+    (tmp_path / "memory.events").unlink()
+    assert not kills.one_more()
+
+
 def test_without_a_cgroup_there_are_none(tmp_path: Path) -> None:
     assert not KernelKills(tmp_path, tmp_path / "nothing").one_more()
     (tmp_path / "membership").write_text("0::/\n")

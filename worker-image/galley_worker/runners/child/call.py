@@ -227,15 +227,13 @@ def _misfit(function: Callable[..., Any], named: dict[str, Any] | None, error: B
         signature_of(function).bind(**named)
     except TypeError as misfit:
         return f"the input does not fit the handler: {misfit}; it takes {_signature(function)}"
-    except ValueError:
-        return ""
     return ""
 
 
 def _signature(function: Callable[..., Any]) -> str:
     try:
         return str(signature_of(function))
-    except (TypeError, ValueError):
+    except Exception:  # a default value may raise when it is asked for its text
         return "(...)"
 
 

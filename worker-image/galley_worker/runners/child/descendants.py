@@ -116,7 +116,7 @@ def _kill(processes: Iterable[int]) -> list[str]:
     for process in list(processes):
         if name := running_name(process):
             names.append(f"{name} (pid {process})")
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # of another user, as with sudo
                 os.kill(process, signal.SIGKILL)
     return names
 

@@ -197,10 +197,7 @@ def _leave() -> None:
     The interpreter is not taken down, since daemon threads of handlers may still run in it.
     """
     for step in (threading._shutdown, atexit._run_exitfuncs, _flush_files):  # type: ignore[attr-defined]  # noqa: SLF001
-        try:
-            step()
-        except BaseException:
-            sys.stderr.write(traceback.format_exc())
+        step()
     os._exit(0)
 
 
