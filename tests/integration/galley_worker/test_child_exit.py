@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from galley_worker.ending import Cancelled, Crashed, CutOff, TimedOut
+from galley_worker.runners.pool import Pool
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, Line
 from tests.integration.galley_worker.trials import alive, ended, run, settings, start, until, value
@@ -114,14 +115,21 @@ async def test_of_async_works_in_a_dead_child_the_one_that_ran_crashed_and_the_o
     assert [len((tmp_path / name).read_text().split()) for name in names] == [1, 1, 1]
 
 
+def all_wait(runners: Runners, *marks: Path) -> bool:
+    """Return whether async handlers have begun and none of their code runs, so that none is to blame."""
+    pools = [one for one in runners._runners if isinstance(one, Pool)]
+    return all(mark.exists() for mark in marks) and all(
+        child.holder() is None for one in pools for child in one.children
+    )
+
+
 async def test_if_it_is_not_known_which_async_work_killed_its_child_each_runs_again_alone_and_its_log_says_so(
     tmp_path: Path,
 ) -> None:
     lines: list[Line] = []
     async with Runners(settings(concurrency=4, on_line=lines.append)) as runners:
         works = {one: start(runners, "a_wait", mark=str(tmp_path / one)) for one in "abc"}
-        await until(lambda: all((tmp_path / one).exists() for one in "abc"))
-        # While no handler's code runs, since all of them wait.
+        await until(lambda: all_wait(runners, *(tmp_path / one for one in "abc")))
         os.kill(int((tmp_path / "a").read_text()), signal.SIGKILL)
         for one, work in works.items():
             await until(lambda: len((tmp_path / one).read_text().split()) == 2)  # noqa: B023
@@ -134,7 +142,7 @@ async def test_if_it_is_not_known_which_async_work_killed_its_child_each_runs_ag
 async def test_a_suspect_that_is_cancelled_while_it_waits_to_run_alone_never_runs(tmp_path: Path) -> None:
     async with Runners(settings(concurrency=3)) as runners:
         works = [start(runners, "a_wait", mark=str(tmp_path / one)) for one in "ab"]
-        await until(lambda: all((tmp_path / one).exists() for one in "ab"))
+        await until(lambda: all_wait(runners, tmp_path / "a", tmp_path / "b"))
         os.kill(int((tmp_path / "a").read_text()), signal.SIGKILL)
         await until(lambda: len((tmp_path / "a").read_text().split()) == 2)
         for work in reversed(works):
