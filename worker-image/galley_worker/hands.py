@@ -131,7 +131,10 @@ class Hands:
         await asyncio.wait({urgent, over}, timeout=self._grace_seconds, return_when="FIRST_COMPLETED")
         urgent.cancel()
         failpoint("drain.before_cut")
-        self._attempts.roster.cut("the worker is shutting down")
+        try:
+            self._attempts.roster.cut("the worker is shutting down")
+        except Exception:  # what is not stopped comes again when its lease ends
+            log.exception("attempts not stopped")
         await asyncio.wait({over}, timeout=_HAND_BACK_SECONDS)
         if not over.done():
             log.warning("attempts left unsettled", extra={"tasks": len(self._attempts.roster.under_way)})

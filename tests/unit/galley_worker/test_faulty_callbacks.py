@@ -27,6 +27,7 @@ from galley.record import Failure, Outcome
 from galley.resources import Metadata, TaskQueue, TaskQueueSpec
 from galley_worker import supervisor
 from galley_worker.ending import Finish, Raised, Returned
+from galley_worker.roster import Roster
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules, Progressed
 from galley_worker.runners.runners import Runners
@@ -224,6 +225,22 @@ def test_an_exception_in_what_runs_handlers_costs_no_more(
     monkeypatch.setattr(owner, method, raising.method)
     use_of_all(raising, monkeypatch, tmp_path)
     assert raising.times
+    assert said()
+
+
+def test_an_exception_in_stopping_what_is_left_lets_a_worker_end_in_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: Callable[[], int]
+) -> None:
+    raising = Raising(Roster.cut)
+    monkeypatch.setattr(Roster, "cut", raising.method)
+
+    async def run() -> None:
+        async with a_worker(monkeypatch, tmp_path) as stage:
+            await stage.submit("long")
+            await asyncio.sleep(2)
+
+    in_virtual_time(run)()
+    assert raising.times == 1
     assert said()
 
 
