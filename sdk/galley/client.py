@@ -555,7 +555,7 @@ def connect(
 
 
 def _nearest_target(server: str | None, namespace: str | None) -> Target:
-    nearest = dev_file.nearest(Path.cwd())
+    nearest = dev_file.nearest(dev_file.here())
     found = find_target(server, namespace, os.environ, nearest[1] if nearest else None)
     return found or Target(
         DEFAULT_SERVER, namespace or os.environ.get(NAMESPACE_VARIABLE) or DEFAULT_NAMESPACE

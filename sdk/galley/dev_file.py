@@ -36,6 +36,14 @@ class DevFile(Struct, frozen=True, omit_defaults=True):
         return True
 
 
+def here() -> Path:
+    """Return the working folder, or what it was if it has been removed."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path(os.environ.get("PWD", "/nonexistent"))
+
+
 def path_in(project: Path) -> Path:
     """Return where a project folder keeps the file."""
     return project / FOLDER / _NAME

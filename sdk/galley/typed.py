@@ -319,17 +319,23 @@ def _others(annotation: Any) -> tuple[_Others, dict[str, Typed]]:
         hints, required = typing.get_type_hints(keys, include_extras=True), frozenset(keys.__required_keys__)
     except UNRESOLVED:  # it is no TypedDict, or names what exists for type checkers alone
         return _Others(None), {}
-    each = {name: typed(_without_marks(hint)) for name, hint in hints.items()}
+    unmarked = {name: _unmarked(hint) for name, hint in hints.items()}
+    # The class itself does not see marks in annotations that are text.
+    required -= {name for name, (_, marks) in unmarked.items() if "NotRequired" in marks}
+    required |= {name for name, (_, marks) in unmarked.items() if "Required" in marks}
+    each = {name: typed(hint) for name, (hint, _) in unmarked.items()}
     others = _Others(None, _name(keys), required)
     # One of any type is a key all the same.
     return others, {name: how or Typed(Any) for name, how in each.items()}
 
 
-def _without_marks(hint: Any) -> Any:
-    """Return the type in `Required[...]`, `NotRequired[...]` or `ReadOnly[...]`."""
-    while getattr(typing.get_origin(hint), "_name", "") in _MARKS:
+def _unmarked(hint: Any) -> tuple[Any, set[str]]:
+    """Return the type in `Required[...]`, `NotRequired[...]` or `ReadOnly[...]`, and these marks."""
+    marks = set()
+    while (mark := getattr(typing.get_origin(hint), "_name", "")) in _MARKS:
+        marks.add(mark)
         (hint,) = typing.get_args(hint)
-    return hint
+    return hint, marks
 
 
 def _may_be_none(parameter: inspect.Parameter, annotation: Any) -> bool:

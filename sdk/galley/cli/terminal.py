@@ -15,6 +15,7 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 
 from galley.cli.errors import Misuse, OutputClosed, OutputFailed
+from galley.dev_file import here
 from galley.errors import GalleyError, ManifestInvalid
 from galley.file import File
 from galley.shown import safe, safe_json
@@ -203,12 +204,8 @@ def own_terminal() -> Terminal:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    try:
-        folder = Path.cwd()
-    except OSError:  # it was removed
-        folder = Path(os.environ.get("PWD", "/nonexistent"))
     stdout, stderr = Output("standard output", sys.stdout), Output("standard error", sys.stderr)
-    return Terminal(sys.stdin, cast("TextIO", stdout), cast("TextIO", stderr), os.environ, folder)
+    return Terminal(sys.stdin, cast("TextIO", stdout), cast("TextIO", stderr), os.environ, here())
 
 
 def _file(value: object) -> object:

@@ -325,6 +325,27 @@ class Trip(TypedDict, total=False):
     seats: int
 
 
+class Written(TypedDict):
+    day: "Required[date]"
+    note: "NotRequired[Trip]"
+
+
+class WrittenInPart(TypedDict, total=False):
+    day: "Required[date]"
+    note: "Trip"
+
+
+@pytest.mark.parametrize("of", [Written, WrittenInPart])
+def test_keys_are_required_as_marked_also_where_annotations_are_text(of: Any) -> None:
+    def handler(**trip: Any) -> None:
+        pass
+
+    handler.__annotations__["trip"] = Unpack[of]
+    assert bind(handler, day=DAY) == {"day": DAY}
+    with pytest.raises(Misfit, match=f"'day' is missing, which {of.__name__} requires"):
+        Signature(handler).encode({"note": {"day": DAY}})
+
+
 @pytest.mark.parametrize("unpack", [typing.Unpack, typing_extensions.Unpack])
 def test_keyword_arguments_are_those_of_an_unpacked_typed_dict(unpack: Any) -> None:
     def handler(name: str, **trip: Any) -> None:

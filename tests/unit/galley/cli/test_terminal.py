@@ -17,6 +17,7 @@ from galley.cli.errors import Misuse, OutputClosed, OutputFailed
 from galley.cli.main import OWN_COMMANDS, load, main, parser
 from galley.cli.output import Format, styled, write_document
 from galley.cli.terminal import Color, Output, Terminal
+from galley.client import AsyncClient
 from galley.errors import TaskFailed
 from galley.shown import safe
 from tests.unit.galley.cli.a_terminal import NOON, a_terminal, err, out
@@ -139,6 +140,15 @@ def test_streams_and_arguments_of_all_kinds_end_without_a_traceback(
     assert said in told
     assert "Traceback" not in told
     assert "Exception ignored" not in told
+
+
+def test_a_client_can_be_made_in_a_folder_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert AsyncClient("nats://127.0.0.1:1").namespace == "default"
 
 
 @pytest.mark.parametrize(
