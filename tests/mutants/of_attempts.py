@@ -427,9 +427,17 @@ CREDITS_: Final = (
     _of(
         "credits",
         "no credit is paid back",
-        "        credit[started] = max(0, credit[started] - _WHOLE)\n",
+        "        credit[started] -= _WHOLE\n",
         "",
         "a low lane takes over",
+        CREDITS,
+    ),
+    _of(
+        "credits",
+        "what starts before it is due owes nothing",
+        "        if not owed:\n",
+        "        if True:\n",
+        "where many start at once, a low lane has twice its share",
         CREDITS,
     ),
     _of(

@@ -23,6 +23,8 @@ class LaneCredits:
         self.lanes = tuple(lane for lane in HIGHEST_FIRST if lane in enabled)
         self._shares = {lane: round(GUARANTEED_SHARE[lane] * _WHOLE) for lane in self.lanes}
         self._credits = {lane: min(_WHOLE, max(0, (earned or {}).get(lane, 0))) for lane in self.lanes}
+        self._early = dict.fromkeys(self.lanes, 0)
+        """Planned starts that come before they are due, since what is planned is asked lane by lane."""
 
     @property
     def earned(self) -> dict[str, int]:
@@ -35,23 +37,28 @@ class LaneCredits:
         Lanes that are due by their share are asked before the highest one. The plan assumes that each
         waiting lane has enough tasks; starts that a lane cannot use go to the next one in strict order.
         """
+        self._early = early = dict.fromkeys(self.lanes, 0)
         if len(waiting) == 1:
             return dict.fromkeys(waiting, starts)  # without a step for each slot
         if starts == 1:
             return {lane: 1 for lane in [self._next(self._credits, waiting)] if lane}
         ahead = dict(self._credits)
+        highest = next((lane for lane in self.lanes if lane in waiting), None)
         counts = dict.fromkeys(self.lanes, 0)
         for _ in range(starts):
             lane = self._next(ahead, waiting)
             if lane is None:
                 return {}
             counts[lane] += 1
+            early[lane] += lane is not highest
             self._account(ahead, lane, waiting)
         return {lane: counts[lane] for lane in reversed(self.lanes) if counts[lane]}
 
     def started(self, lane: Lane, waiting: Collection[Lane]) -> None:
         """Account for one start from `lane` while tasks wait in the lanes `waiting`."""
-        self._account(self._credits, lane, waiting)
+        if early := self._early[lane]:
+            self._early[lane] = early - 1
+        self._account(self._credits, lane, waiting, owed=early > 0)
 
     def emptied(self, lane: Lane) -> None:
         """Reset the credit of a lane in which nothing waits: credit is earned only while tasks wait."""
@@ -72,8 +79,12 @@ class LaneCredits:
             if lane in waiting and credit[lane] + starts * self._shares[lane] >= _WHOLE
         ]
 
-    def _account(self, credit: dict[Lane, int], started: Lane, waiting: Collection[Lane]) -> None:
+    def _account(
+        self, credit: dict[Lane, int], started: Lane, waiting: Collection[Lane], *, owed: bool = False
+    ) -> None:
         for lane in self.lanes:
             # Credit saved up by an empty lane would starve the lanes above it.
             credit[lane] = credit[lane] + self._shares[lane] if lane in waiting else 0
-        credit[started] = max(0, credit[started] - _WHOLE)
+        credit[started] -= _WHOLE
+        if not owed:
+            credit[started] = max(0, credit[started])

@@ -36,6 +36,27 @@ def test_shares_are_exact_under_a_flood_of_all_lanes() -> None:
     assert order[Lane.CRITICAL] == 17_000
 
 
+@pytest.mark.parametrize("at_once", [2, 8, 16, 72, 500])
+def test_shares_are_exact_when_many_start_at_once_lane_by_lane(at_once: int) -> None:
+    worker, order = LaneCredits(ALL), Counter[Lane]()
+    while order.total() < 20_000:
+        for lane, count in worker.plan(at_once, ALL).items():
+            for _ in range(count):
+                worker.started(lane, ALL)
+                order[lane] += 1
+    assert order[Lane.NORMAL] == pytest.approx(2000, abs=50)
+    assert order[Lane.LOW] == pytest.approx(1000, abs=25)
+
+
+def test_what_started_early_is_not_owed_once_a_lane_is_alone() -> None:
+    worker, pair = LaneCredits(ALL), {Lane.CRITICAL, Lane.LOW}
+    assert worker.plan(100, pair) == {Lane.LOW: 5, Lane.CRITICAL: 95}
+    for _ in range(5):
+        worker.started(Lane.LOW, pair)
+    worker.started(Lane.LOW, {Lane.LOW})
+    assert longest_wait(list(starts(worker, 100, pair)), Lane.LOW) == BOUND[Lane.LOW]
+
+
 @pytest.mark.parametrize("lane", BOUND)
 @pytest.mark.parametrize("lanes", [ALL, frozenset(DEFAULT_LANES)], ids=["four lanes", "default lanes"])
 def test_a_lane_under_a_flood_of_all_others_starts_within_its_bound(
