@@ -110,7 +110,8 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
     memory = _first_of(memory, workforce, now)
     staying = sum(not _is_leaving(worker, memory, now) for worker in workforce.present)
     if policy.learns_pauses:
-        memory = memory.paused(_rests(backlog, need), now, policy.idle_seconds)
+        paying = policy.paying_pause(memory.learned.expected_start)
+        memory = memory.paused(_rests(backlog, need), now, paying)
     memory = _remembered(policy, memory, need, desired, now, staying=staying)
     kept = memory.most_needed if policy.allowed is None else min(memory.most_needed, policy.allowed)
     moves = _moves(workforce, desired, kept, memory, now)

@@ -17,8 +17,15 @@ from galley_operator.fleet.fleet import Workforce
 IDLE_SECONDS: Final = 30.0
 """`idle_seconds` where none is set."""
 
-FIRST_WORTH: Final = 0.5
-"""What keeping workers through pauses is taken to save before one was seen: two long ones contradict it."""
+FIRST_WORTH: Final = 0.25
+"""What keeping workers through pauses is taken to save before one was seen: a long one contradicts it."""
+
+_KEPT_STARTS: Final = 2.0
+"""Times a worker's start for which keeping it through a pause pays: the start itself, and as much again,
+since the first tasks after the pause wait for it."""
+
+_KEPT_LEAST: Final = 10.0
+"""Seconds for which it pays at least: a pod more is work for the cluster, too, however quick it starts."""
 
 _PAUSE_WEIGHT: Final = 0.3
 """Of the last pause beside those before."""
@@ -128,6 +135,10 @@ class ScalingPolicy:
         """
         return replace(self, idle_seconds=max(self.idle_seconds, seconds)) if self.learns_pauses else self
 
+    def paying_pause(self, start: float) -> float:
+        """Return the seconds of a pause through which keeping a worker pays that takes so long to start."""
+        return min(self.idle_seconds, max(_KEPT_LEAST, _KEPT_STARTS * start))
+
     def workers_for(self, slots: float) -> int:
         """Return how many workers have so many slots, whatever the bounds."""
         return math.ceil(round(slots / self.slots, 6))
@@ -173,8 +184,8 @@ class Memory:
     resting_since: datetime | None = None
     """Since when nothing waits or runs; None while something does, or that is not known."""
     pause_worth: float = FIRST_WORTH
-    """What keeping workers through the last pauses saved, in parts of the idle time: 1 where tasks came back
-    at once, -1 where each pause was longer."""
+    """What keeping workers through the last pauses saved, in parts of the longest pause that pays: 1 where
+    tasks came back at once, -1 where each pause was longer."""
 
     def needing(self, workers: int, now: datetime, seconds: float) -> Self:
         """Return the memory with one more need, and without those older than so many seconds."""
@@ -184,16 +195,15 @@ class Memory:
         """Return the memory with one more need of a backlog, and without those older than so many seconds."""
         return replace(self, peaks=_with(self.peaks, workers, now, seconds))
 
-    def paused(self, resting: bool | None, now: datetime, idle_seconds: float) -> Self:
+    def paused(self, resting: bool | None, now: datetime, paying: float) -> Self:
         """Return the memory after one more look; at the end of a pause, with what keeping workers saved.
 
-        The idle time says what a start is worth. So a shorter pause saves what is left of it, and a longer
-        one costs all of it.
+        A pause that is shorter than pays saves what is left of that time, and a longer one costs all of it.
 
         Args:
             resting: whether nothing waits or runs; None if that says nothing of the load.
             now: the time of the look.
-            idle_seconds: the idle time.
+            paying: seconds of the longest pause through which keeping workers pays.
         """
         if resting is None:
             return replace(self, resting_since=None)
@@ -202,7 +212,7 @@ class Memory:
         if self.resting_since is None:
             return self
         pause = max(0.0, (now - self.resting_since).total_seconds())
-        saved = 1 - pause / idle_seconds if pause < idle_seconds else -1.0
+        saved = 1 - pause / paying if pause < paying else -1.0
         worth = self.pause_worth + _PAUSE_WEIGHT * (saved - self.pause_worth)
         return replace(self, resting_since=None, pause_worth=worth)
 

@@ -98,8 +98,9 @@ class ScalingStatus(Part):
     """Tasks that came at a rate that nothing contradicted, up to 130; left out while there are none."""
 
     pause_worth: Annotated[Number, Field(ge=-1, le=1)] | None = None
-    """What keeping workers through the last pauses saved, in parts of 30 seconds, from -1 to 1: below 0 they
-    go at once. Left out until a pause was seen, and where `idleSeconds` is set."""
+    """What keeping workers through the last pauses saved, from -1 to 1, in parts of the longest pause for
+    which that pays: twice a worker's start, from 10 to 30 seconds, or a start if that takes longer. Below 0
+    they go at once. Left out until a pause was seen, and where `idleSeconds` is set."""
 
 
 class TaskQueueStatus(Part):

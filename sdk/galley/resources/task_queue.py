@@ -221,7 +221,7 @@ class Scaling(Part):
     between two bursts does not cost a start of all workers. Those that only a backlog needed go sooner: after
     half the time that a worker takes to start. Left out, these are 30 seconds, or the time that a worker
     takes to start if that is longer, and workers of a queue at rest go as soon as those of a backlog, or
-    sooner, where its last pauses were mostly longer."""
+    sooner, where its last pauses were mostly longer than twice a start, or 10 seconds."""
 
     target_wait_seconds: Annotated[Number, Field(ge=0, le=86_400)] | None = None
     """Seconds a task should wait for a slot at most: 95 of 100 start sooner, as far as `maxWorkers` allows.

@@ -53,9 +53,19 @@ def test_a_queue_that_never_paused_keeps_its_worker_for_half_a_minute() -> None:
     assert kept(KNOWN) == pytest.approx(IDLE_SECONDS, abs=2)
 
 
-def test_a_worker_goes_at_once_after_two_pauses_that_were_longer() -> None:
-    assert kept(after([300])) == pytest.approx(IDLE_SECONDS, abs=2), "one is no rule"
-    assert kept(after([300, 300])) <= 4
+def test_a_worker_goes_at_once_after_a_pause_that_was_longer() -> None:
+    assert kept(after([300])) <= 4
+    assert kept(after([300, 1])) == pytest.approx(IDLE_SECONDS, abs=2), "until one is short again"
+
+
+@pytest.mark.parametrize(("start", "paying"), [(0.5, 10), (4, 10), (8, 16), (20, 30), (90, 90)])
+def test_what_pays_follows_the_time_of_a_start(start: float, paying: float) -> None:
+    memory = Memory(learned=Learned.remembered(0.0, 1.0, start), timed=True)
+    policy = POLICY.beside_start(start)
+    assert policy.paying_pause(start) == paying
+    shorter, longer = (after([pause] * 9, memory=memory) for pause in (paying * 0.9, paying))
+    assert shorter.pause_worth > 0 > longer.pause_worth
+    assert kept(longer) <= 4 < kept(shorter)
 
 
 def test_the_surer_it_is_that_pauses_are_long_the_sooner_a_worker_goes() -> None:
@@ -75,8 +85,8 @@ def test_short_pauses_bring_the_time_back() -> None:
     assert kept(after([300, 300, 300, 2, 2, 2])) == pytest.approx(IDLE_SECONDS, abs=2)
 
 
-def test_a_pause_as_long_as_the_idle_time_decides_nothing_alone() -> None:
-    assert after([IDLE_SECONDS - 0.01]).pause_worth > after([IDLE_SECONDS]).pause_worth > -1
+def test_a_pause_hardly_shorter_than_pays_is_no_loss_and_a_longer_one_is() -> None:
+    assert after([9.9]).pause_worth > 0 > after([10]).pause_worth > -1
 
 
 def test_an_idle_time_that_is_set_is_obeyed() -> None:
