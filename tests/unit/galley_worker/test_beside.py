@@ -109,6 +109,21 @@ async def test_schedules_of_code_are_made_once_the_broker_answers_and_one_that_c
 
 
 @in_virtual_time
+async def test_schedules_that_code_no_longer_has_are_removed_once_the_broker_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_bench() as bench:
+        await code_schedules.declare(bench.producer, bench.layout, {"first": EVERY_HOUR})
+        client = AsyncClient.over(bench.producer, "default")
+        bench.producer.line.lose(to_server=lambda subject: subject.startswith("$JS.API."))
+        declaring = bench.start(code_schedules.declare(bench.producer, bench.layout, {}))
+        await eventually(lambda: said(caplog, "schedules not declared yet"), within=60)
+        bench.producer.line.lose()
+        await asyncio.wait_for(declaring, 120)
+        assert [one.name for one in await client.schedules.list("images")] == []
+
+
+@in_virtual_time
 async def test_a_schedule_of_code_that_is_refused_each_time_keeps_no_other_and_is_tried_ever_less(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from galley.address import TaskAddress
 from galley.broker.errors import BrokerUnreachable
+from galley.broker.pull import Delivery
 from galley.envelope import Flags
 from galley.failpoint import hook
 from galley.history import NO_HISTORY
@@ -19,6 +20,7 @@ from galley_worker.ending import Ending, Raised
 from galley_worker.fast_path import FastPath
 from galley_worker.ledger import Ledger
 from galley_worker.runners.execution import Execution
+from galley_worker.settle import Settler
 from galley_worker.verdict import Bury, RetryAt, Succeed
 from galley_worker.work import Work
 from tests.support.builders import an_address, an_envelope
@@ -167,6 +169,30 @@ async def test_what_cannot_even_be_settled_comes_again_later_and_then_becomes_a_
             assert shop.bench.letters(address) == 0
             await run(shop, Raised(Failure("ValueError", "no"), retryable=True))
         assert shop.bench.server.now() - began > timedelta(seconds=UNDECIDED_SECONDS * (UNDECIDED_TIMES - 2))
+        await shop.bench.pass_time(0.5)
+        assert (shop.bench.letters(address), shop.bench.in_work, shop.attempts.roster.under_way) == (1, 0, {})
+
+
+@pytest.mark.usefixtures("broken")
+@in_virtual_time
+async def test_what_can_neither_be_settled_nor_buried_comes_again_until_it_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bury, silent = Settler.bury_unreadable, True
+
+    async def refuse(settler: Settler, delivery: Delivery, failure: Failure) -> None:
+        if silent:
+            raise BrokerUnreachable("nats://here", "no answer")
+        await bury(settler, delivery, failure)
+
+    monkeypatch.setattr(Settler, "bury_unreadable", refuse)
+    async with a_shop() as shop:
+        address = await shop.bench.submit()
+        for _ in range(UNDECIDED_TIMES + 3):
+            await run(shop, Raised(Failure("ValueError", "no"), retryable=True))
+        assert (shop.bench.letters(address), shop.bench.in_work) == (0, 1)
+        silent = False
+        await run(shop, Raised(Failure("ValueError", "no"), retryable=True))
         await shop.bench.pass_time(0.5)
         assert (shop.bench.letters(address), shop.bench.in_work, shop.attempts.roster.under_way) == (1, 0, {})
 

@@ -26,6 +26,7 @@ from galley.client import AsyncClient
 from galley.record import Failure, Outcome
 from galley.resources import Metadata, TaskQueue, TaskQueueSpec
 from galley_worker import supervisor
+from galley_worker.attempts import Attempts
 from galley_worker.ending import Finish, Raised, Returned
 from galley_worker.roster import Roster
 from galley_worker.runners.execution import Execution, Service
@@ -33,6 +34,7 @@ from galley_worker.runners.frames import HandlerRules, Progressed
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import Line, RunnerSettings
 from galley_worker.settings import WorkerSettings
+from galley_worker.slots import WorkerSlots
 from galley_worker.supervisor import Supervisor
 from galley_worker.work import Work
 from tests.support.builders import an_address
@@ -241,6 +243,36 @@ def test_an_exception_in_stopping_what_is_left_lets_a_worker_end_in_order(
 
     in_virtual_time(run)()
     assert raising.times == 1
+    assert said()
+
+
+def test_an_exception_when_a_slot_becomes_free_leaves_it_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: Callable[[], int]
+) -> None:
+    raising = Raising(WorkerSlots.leave)
+
+    def leave(slots: WorkerSlots) -> None:
+        raising.original(slots)
+        raising.once()
+
+    monkeypatch.setattr(WorkerSlots, "leave", leave)
+    use_of_all(raising, monkeypatch, tmp_path)
+    assert raising.times
+    assert said()
+
+
+def test_an_exception_at_the_end_of_an_attempt_that_the_fast_path_began_leaves_its_slot_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: Callable[[], int]
+) -> None:
+    raising = Raising(Attempts.go_on)
+
+    async def go_on(*given: Any) -> None:
+        await raising.original(*given)
+        raising.once()
+
+    monkeypatch.setattr(Attempts, "go_on", go_on)
+    use_of_all(raising, monkeypatch, tmp_path)
+    assert raising.times
     assert said()
 
 

@@ -303,3 +303,20 @@ async def _live_through(stretches: list[tuple[str, int]]) -> None:
 @given(STRETCHES)
 def test_whatever_happens_no_attempt_goes_on_whose_lease_has_ended(stretches: list[tuple[str, int]]) -> None:
     in_virtual_time(_live_through)(stretches)
+
+
+@in_virtual_time
+async def test_an_attempt_that_cannot_be_stopped_keeps_no_other_from_being_stopped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("raised by a test")
+
+    async with a_desk() as desk:
+        for number in range(3):
+            desk.keeper.hold(f"faulty.{number}", refuse)
+        tasks = [desk.take(f"ack.{number}") for number in range(3)]
+        desk.line.connected = False
+        await asyncio.sleep(LEASE)
+        assert not any(task.running for task in tasks)
+    assert [one.message for one in caplog.records] == ["attempt not stopped"] * 3

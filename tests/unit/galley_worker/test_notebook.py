@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -150,6 +150,29 @@ async def test_a_queue_without_a_stream_of_notes_only_loses_them() -> None:
         assert dropped == [1]
         assert await desk.notebook.checkpoint(desk.address) == b""
         assert await notes.output_of(desk.bench.producer, desk.address) == []
+
+
+@in_virtual_time
+async def test_notes_that_cannot_be_written_for_whatever_reason_are_lost_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_desk() as desk:
+        dropped: list[int] = []
+        desk.notebook.dropped = lambda: dropped.append(1)
+        other = msgspec.structs.replace(desk.work, task_id="other")
+        send = Notebook._send
+
+        async def fail(notebook: Notebook, key: Any, page: Any) -> Any:
+            if key.task == "other":
+                raise RuntimeError("raised by a test")
+            return await send(notebook, key, page)
+
+        monkeypatch.setattr(Notebook, "_send", fail)
+        desk.notebook.line(said(other, "a"))
+        desk.notebook.line(said(desk.work, "b"))
+        await desk.bench.pass_time(2)
+        assert (dropped, desk.written) == ([1], ["log"])
+    assert [one.message for one in caplog.records if one.exc_info] == ["notes not written"]
 
 
 @in_virtual_time

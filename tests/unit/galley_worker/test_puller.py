@@ -259,6 +259,21 @@ async def test_a_queue_that_is_not_there_is_pulled_from_once_it_is() -> None:
 
 
 @in_virtual_time
+async def test_a_queue_whose_stream_is_not_answered_for_is_pulled_from_once_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_bench() as bench, a_seat(bench, 1) as seat:
+        seat.broker.line.lose(to_server=lambda subject: subject.startswith("$JS.API.STREAM.INFO."))
+        seat.broker.line.cut()
+        await bench.pass_time(60)
+        await bench.submit()
+        assert seat.came == []
+        seat.broker.line.lose()
+        await seat.deliveries(1, within=60)
+    assert "queue cannot be pulled from yet" in {one.message for one in caplog.records}
+
+
+@in_virtual_time
 async def test_a_paused_puller_gives_back_what_it_holds_and_takes_nothing_until_it_resumes() -> None:
     async with a_bench() as bench, a_seat(bench, 1, brisk=True) as seat:
         await bench.pass_time(1)
