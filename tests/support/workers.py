@@ -77,9 +77,13 @@ class WorkerProcess:
     @property
     def ready(self) -> bool:
         """Whether it takes tasks since its last start."""
+        return self.said("worker ready")
+
+    def said(self, event: str) -> bool:
+        """Return whether it has logged an event since its last start."""
         with self.log_file.open("rb") as log:
             log.seek(self._log_before)
-            return b'"worker ready"' in log.read()
+            return f'"{event}"'.encode() in log.read()
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the supervisor."""
