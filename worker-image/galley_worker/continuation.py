@@ -82,7 +82,9 @@ class Continuations:
             if final.outcome is Outcome.FAILED:
                 why = final.failure or Failure("WorkflowFailed", "no reason was recorded")
                 return Bury(Failure("WorkflowFailed", f"workflow {place.flow}: {why.message}"), held.history)
-            if final.large is not None and not await self._broker.objects.refer(address, final.large, RESULT):
+            if (large := final.large) is not None and not await self._flows.insist(
+                lambda: self._broker.objects.refer(address, large, RESULT), f"keep the result of {place.flow}"
+            ):
                 lost = ObjectMissing("its result", f"of queue {place.queue!r}")
                 return Bury(Failure(lost.reason, f"workflow {place.flow}: {lost}"), held.history)
         except (ObjectError, EncryptionError) as error:

@@ -156,11 +156,11 @@ class Workflows:
         )  # fmt: skip
         keep = self._kept(root)
         try:
-            await self._insist(lambda: self._flows.create(place, root, keep), f"store workflow {place.flow}")
+            await self.insist(lambda: self._flows.create(place, root, keep), f"store workflow {place.flow}")
             for index, body in enumerate(chunks):
                 failpoint("then.before_plan")
                 write = partial(self._flows.write_chunk, place, index, body, root, keep)
-                await self._insist(write, f"store workflow {place.flow}")
+                await self.insist(write, f"store workflow {place.flow}")
         except FlowsFull as error:
             raise NoRoom(f"workflows (spec.limits.workflowBytes): {error}") from None
         return place.flow
@@ -168,7 +168,7 @@ class Workflows:
     async def root(self, place: Place) -> Root | None:
         """Return a workflow as it is now; None if there is none that can be read."""
         try:
-            return await self._insist(lambda: self._flows.root(place), f"look at workflow {place.flow}")
+            return await self.insist(lambda: self._flows.root(place), f"look at workflow {place.flow}")
         except EnvelopeInvalid as error:
             _not_readable(place, error)
             return None
@@ -179,7 +179,7 @@ class Workflows:
         Raises:
             EncryptionError: it cannot be decrypted.
         """
-        return await self._insist(lambda: self._values.record(address), f"read the record of {address}")
+        return await self.insist(lambda: self._values.record(address), f"read the record of {address}")
 
     async def begin(self, place: Place, root: Root) -> None:
         """Publish the message that begins a stored workflow; may be repeated.
@@ -296,7 +296,7 @@ class Workflows:
         return Place(address.namespace, home, flow), number
 
     async def _node(self, place: Place, root: Root, number: int) -> Node:
-        return await self._insist(
+        return await self.insist(
             lambda: self._flows.node(place, root, number), f"read the plan of {place.flow}"
         )
 
@@ -394,7 +394,7 @@ class Workflows:
     async def _publish(
         self, place: Place, root: Root, address: TaskAddress, node: Node, source: Slot
     ) -> None:
-        envelope = await self._insist(
+        envelope = await self.insist(
             lambda: self._values.task(place, root, address, node, source), f"make task {address}"
         )
         await self._submit(place, root, address, envelope)
@@ -403,7 +403,7 @@ class Workflows:
         failpoint("flow.before_task")
         task = self._task(place, root, address, envelope)
         try:
-            await self._insist(
+            await self.insist(
                 lambda: self._publisher.publish(address, task, chosen_id=True), f"publish {address}"
             )
         except QueueFull:
@@ -472,7 +472,7 @@ class Workflows:
         self, place: Place, root: Root, slots: dict[int, Slot], unwritten: dict[int, Mark]
     ) -> None:
         """End a workflow all of whose steps have ended."""
-        marks = await self._insist(lambda: self._flows.marks(place, root), f"read marks of {place.flow}")
+        marks = await self.insist(lambda: self._flows.marks(place, root), f"read marks of {place.flow}")
         bad = next((at for at, mark in enumerate(marks) if mark in {Mark.FAILED, Mark.CANCELLED}), None)
         if bad is not None:
             node = await self._node(place, root, bad)
@@ -486,7 +486,7 @@ class Workflows:
             return
         address = outcome_address(place.namespace, place.queue, place.flow)
         try:
-            result = await self._insist(
+            result = await self.insist(
                 lambda: self._values.result(place, root, address, slots.get(root.out)),
                 f"result of {place.flow}",
             )
@@ -559,7 +559,7 @@ class Workflows:
         """Return how long the record of a step is kept."""
         return max(self._keep_seconds, STEP_KEPT_SECONDS, self._kept(root))
 
-    async def _insist(self, ask: Callable[[], Awaitable[T]], action: str) -> T:
+    async def insist(self, ask: Callable[[], Awaitable[T]], action: str) -> T:
         """Return an answer, asking again while the broker, the key service or the object store has none."""
         tries = 0
         while True:

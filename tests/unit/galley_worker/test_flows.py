@@ -7,7 +7,7 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +34,7 @@ from galley import (
     record,
     task,
 )
+from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.cancel import Cancelled, cancel_flow
 from galley.broker.control import Answer, Request, Verb, answering
@@ -46,8 +47,11 @@ from galley.calls import Call
 from galley.cli.workflow import drawn
 from galley.client import AsyncClient
 from galley.envelope import Envelope
-from galley.errors import QueueFull
+from galley.errors import GalleyError, QueueFull
+from galley.objects.errors import ObjectMissing, ObjectsFull, ObjectStoreUnavailable
+from galley.objects.store import Objects
 from galley.record import Failure, Outcome, Record, State
+from galley.reference import Reference
 from galley.workflow.continuation import Continuation, onward
 from galley.workflow.errors import (
     WorkflowConflict,
@@ -86,6 +90,7 @@ from galley_worker.runners.frames import HandlerRules
 from galley_worker.settle import Settler
 from galley_worker.solitude import Solitude
 from galley_worker.uniqueness import Uniqueness
+from galley_worker.values import Values
 from galley_worker.work import Work
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker, MemoryServer
@@ -120,6 +125,8 @@ def the_children(kind: str) -> Continuation:
         item: Item = chain(step("echo", value=1), step("fail"))
     elif kind == "slow":
         item = chain(step("echo", value=1).options(not_before=LATE), step("echo", value=2))
+    elif kind == "large":
+        item = group(step("echo", value="x" * 100_000) for _ in range(3))
     elif kind == "again":
         item = chord(group(step("echo", value=n) for n in range(2)), step("then", value="plain"))
     else:
@@ -343,6 +350,52 @@ async def test_a_task_ends_as_the_workflow_that_took_its_place() -> None:
             await failing.result(within=100)
         assert (await failing.status()).failure is not None
         assert all(count == 1 for count in stage.crew.ran.values())
+
+
+def of_results(monkeypatch: pytest.MonkeyPatch, errors: Iterator[GalleyError]) -> None:
+    """Have the next errors be what a task gets that is to refer to the result of its workflow."""
+    refer = Objects.refer
+
+    async def fail(objects: Objects, address: TaskAddress, reference: Reference, role: str) -> bool:
+        error = next(errors, None)
+        if error is not None:
+            raise error
+        return await refer(objects, address, reference, role)
+
+    monkeypatch.setattr(Objects, "refer", fail)
+
+
+@in_virtual_time
+async def test_a_task_waits_for_the_object_store_that_has_the_result_of_its_workflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_stage() as stage:
+        of_results(monkeypatch, iter([ObjectStoreUnavailable("nats", "answer", "no leader")] * 3))
+        task = await stage.client.submit(step("then", value="large"))
+        assert await task.result(within=300) == ["x" * 100_000] * 3
+
+
+@in_virtual_time
+async def test_a_task_whose_workflow_has_a_result_that_it_cannot_have_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_stage() as stage:
+        of_results(monkeypatch, iter([ObjectsFull("images", 300_000)]))
+        task = await stage.client.submit(step("then", value="large"))
+        with pytest.raises(TaskFailed, match=r"ObjectsFull.* have no room for 300000 bytes"):
+            await task.result(within=300)
+
+
+@in_virtual_time
+async def test_a_workflow_whose_result_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost(*_: object) -> Record:
+        raise ObjectMissing("object 1", "nats")
+
+    monkeypatch.setattr(Values, "result", lost)
+    async with a_stage() as stage:
+        flow = await stage.submit(group(step("echo", value=n) for n in range(2)))
+        with pytest.raises(WorkflowFailed, match=r"could not be made: object 1 is not in object store nats"):
+            await flow.result(within=100)
 
 
 @in_virtual_time

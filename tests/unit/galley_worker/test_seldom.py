@@ -182,4 +182,4 @@ async def test_what_only_helps_a_workflow_is_not_insisted_on(
             await flows._forget(place)
         assert caplog.messages == ["task not woken", "workflow not cleared"]
         with pytest.raises(NotAllowed):
-            await flows._insist(raising(NotAllowed("a.subject")), "ask")
+            await flows.insist(raising(NotAllowed("a.subject")), "ask")
