@@ -70,14 +70,16 @@ def a_part(packed: bytes, **changes: Any) -> bytes:
     pytest.param([b"\x00\x00\x00\x02[]"], id="a heading that is none"),
     pytest.param([b"\x00\x00\x00\x01\xff"], id="a heading that is no text"),
     pytest.param([b"\x00\x00\x4e\x20" + b"[" * 20_000], id="a heading nested too deeply"),
-    pytest.param([a_part(zlib.compress(b"0" * 70_000_000))], id="a part that grows without end"),
+    pytest.param(None, id="a part that grows without end"),
     pytest.param([a_part(zlib.compress(b"[]")[:-1])], id="a part whose content is cut off"),
     pytest.param([a_part(b"", size=-5)], id="a part of fewer than no bytes"),
     pytest.param([object_part("x/1", [])[1]], id="no manifest"),
     pytest.param([object_part("x/1", [])[1][:-1], manifest_part(a_manifest())[1]], id="a part too short"),
     pytest.param([manifest_part(a_manifest())[1], b"more"], id="more after the manifest"),
 ])  # fmt: skip
-async def test_what_is_not_written_so_is_refused(damage: list[bytes]) -> None:
+async def test_what_is_not_written_so_is_refused(damage: list[bytes] | None) -> None:
+    if damage is None:  # made here, since each process that collects tests would make it
+        damage = [a_part(zlib.compress(b"0" * 70_000_000))]
     with pytest.raises(ArchiveDamaged):
         await read(*damage)
 
