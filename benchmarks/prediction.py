@@ -190,7 +190,7 @@ async def _compared(names: Sequence[str]) -> Table:
     with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
         async with NatsServer(Path(folder) / "nats") as server:
             for name in names:
-                trace = shortened(built_in()[name], WINDOWS[name])
+                trace = shortened(built_in(name), WINDOWS[name])
                 own = Path(folder) / name
                 own.mkdir()
                 real, start = await measured(trace, server.url, own)

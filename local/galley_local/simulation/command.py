@@ -83,10 +83,9 @@ def _lane_target(words: str) -> tuple[Lane, float]:
 
 
 def _chosen(options: Namespace) -> list[Trace]:
-    known = built_in(options.seed)
     traces = []
-    for name in options.traces or known:
-        trace = known.get(name) or read_trace(Path(name))
+    for name in options.traces or NAMES:
+        trace = built_in(name, options.seed) if name in NAMES else read_trace(Path(name))
         traces.append(
             replace(
                 trace,

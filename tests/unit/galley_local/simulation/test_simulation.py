@@ -73,7 +73,7 @@ def test_scale_in_ends_no_task_however_often_the_operator_starts_again(seed: int
 
 
 def test_the_same_trace_and_seed_give_the_same_outcome() -> None:
-    trace = replace(built_in()["spike"], duration=300.0)
+    trace = replace(built_in("spike"), duration=300.0)
     assert World(trace, Keda(), 1).run() == World(trace, Keda(), 1).run()
 
 
@@ -92,7 +92,7 @@ def test_a_task_waits_for_a_poll_of_keda_half_an_interval_on_average() -> None:
 
 
 def test_the_autoscaler_beside_keda_ends_busy_workers_and_galley_does_not() -> None:
-    trace = built_in()["long_tasks"]
+    trace = built_in("long_tasks")
     assert World(trace, Keda()).run().killed > 0
     assert World(trace, Galley(policy(trace))).run().killed == 0
 
@@ -105,7 +105,7 @@ def test_a_clairvoyant_pays_for_work_and_one_start() -> None:
 
 @pytest.mark.parametrize("name", ["minutes", "single_tasks", "long_tasks"])
 def test_a_plan_is_carried_out_at_more_than_the_bound_and_ends_no_busy_worker(name: str) -> None:
-    trace = built_in(3)[name]
+    trace = built_in(name, 3)
     done, bound = planned(trace), clairvoyant(trace)
     assert len(done.waits) == len(trace.arrivals)
     assert done.killed == 0
@@ -120,7 +120,8 @@ def test_a_fixed_size_costs_its_workers_for_the_whole_time() -> None:
 
 @pytest.mark.parametrize("name", ["spike"])
 def test_bursts_wait_less_and_cost_less_than_with_keda(name: str) -> None:
-    results = by_scaler(simulate(built_in(1)[name], policy(built_in(1)[name])))
+    trace = built_in(name, 1)
+    results = by_scaler(simulate(trace, policy(trace)))
     galley, keda = results["galley"], results["keda+hpa"]
     assert galley.wait(0.95) < keda.wait(0.95)
     assert galley.outcome.worker_seconds < keda.outcome.worker_seconds / 2
@@ -128,7 +129,7 @@ def test_bursts_wait_less_and_cost_less_than_with_keda(name: str) -> None:
 
 
 def test_a_steady_load_turns_nothing() -> None:
-    trace = replace(built_in(2)["steady"], duration=1800.0)
+    trace = replace(built_in("steady", 2), duration=1800.0)
     trace = replace(trace, arrivals=tuple(each for each in trace.arrivals if each.at < 1800))
     result = Result(trace, "galley", World(trace, Galley(policy(trace))).run())
     assert result.turns == 0
