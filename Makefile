@@ -19,7 +19,7 @@ COUNT := -p tests.support.count --timeout 300
 AGAIN := -rp --last-failed --last-failed-no-failures none
 E2E := e2e tools/cluster/testcluster/tests
 # Files of tests of which `make test` runs a part, and the test that fails until all were run.
-DEEP := tests/unit/protocol
+DEEP := tests/unit/protocol tests/unit/examples/test_folder.py
 RECORDED := tests/unit/protocol/test_protocol_model.py::test_the_models_are_those_whose_large_scenarios_were_explored
 # Tests start hundreds of Python processes. Where PYTHONDONTWRITEBYTECODE is set, each would compile our modules again.
 OURS := sdk operator worker-image gateway local tools/cluster tests/support tests/integration/galley_worker

@@ -333,10 +333,10 @@ PICTURES: Final[dict[str, Callable[[Random], Image.Image | list[Image.Image]]]] 
 }  # fmt: skip
 
 
-def make(folder: Path) -> None:
-    """Write every picture into a folder that exists."""
-    for name, draw in PICTURES.items():
-        picture = draw(Random(name))  # noqa: S311 - a picture keeps no secret
+def make(folder: Path, names: Iterable[str] = tuple(PICTURES)) -> None:
+    """Write pictures into a folder that exists; all of them unless some are named."""
+    for name in names:
+        picture = PICTURES[name](Random(name))  # noqa: S311 - a picture keeps no secret
         if isinstance(picture, list):
             picture[0].save(folder / name, save_all=True, append_images=picture[1:], duration=60, loop=0)
         elif name.endswith(".png"):
