@@ -65,6 +65,7 @@ class MemoryServer:
         self.stale: dict[str, tuple[Message, int]] = {}
         """Older messages that a lagging replica answers reads of a subject with, and how often."""
         self._kept: list[Callable[[], None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self._loop = asyncio.get_running_loop()
         self._began = (began or datetime.now(UTC)) - timedelta(seconds=self._loop.time())
 
@@ -139,6 +140,16 @@ class MemoryServer:
 
     def _note(self, what: str, subject: str, sequence: int, **more: Any) -> None:
         self.log.append(Seen(what, subject, sequence, at=self._loop.time(), **more))
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
+
+    async def until_noted(self, read: int) -> None:
+        """Wait until the log is longer than that."""
+        while len(self.log) <= read:
+            self._waiting.append(self._loop.create_future())
+            await self._waiting[-1]
 
     # -- publishing
 

@@ -59,6 +59,7 @@ class MemoryRecords:
                 if address[:2] == self._queue:
                     record = record_wire.decode(seen.body)
                     self._react(address._replace(lane=record.lane), Stored(record, seen.sequence))
+            await self._server.until_noted(self._read)
             await asyncio.sleep(0.1)
 
 
