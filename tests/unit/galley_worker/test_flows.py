@@ -843,6 +843,28 @@ async def test_what_follows_waits_for_room_and_then_happens_once() -> None:
 
 
 @in_virtual_time
+async def test_a_workflow_for_which_there_is_no_room_is_refused_with_what_to_raise() -> None:
+    async with a_stage() as stage:
+        stream = stage.bench.server.streams[topology.flow_stream("default", "images")]
+        stream.definition |= {"discard": "new", "max_bytes": 1}
+        with pytest.raises(WorkflowsFull, match=r"(?s)images.*workflowBytes"):
+            await stage.submit(group(step("echo", value=n) for n in range(2)))
+
+
+@in_virtual_time
+async def test_of_a_workflow_whose_plan_is_gone_there_are_no_steps_and_it_can_be_cancelled() -> None:
+    async with a_stage(crews=0) as stage:
+        flow = await stage.submit(group(step("echo", value=n) for n in range(2)))
+        stream = stage.bench.server.streams[topology.flow_stream("default", "images")]
+        [plan] = [each.sequence for each in stream.messages.values() if ".plan." in each.subject]
+        stream.remove(plan)
+        assert (await flow.status()).progress == "0 of 2"
+        with pytest.raises(WorkflowNotFound):
+            await flow.steps()
+        assert await flow.cancel() is Cancelled.RUNNING
+
+
+@in_virtual_time
 async def test_a_workflow_begins_once_its_queue_has_room_for_its_first_steps() -> None:
     async with a_stage(crews=0) as stage:
         flow = await stage.submit(group(step("echo", value=n) for n in range(2)))
