@@ -376,8 +376,8 @@ PULLER_: Final = (
     _of(
         "puller",
         "silent pulls are kept",
-        "                self._pulls.drop_silent()\n",
-        "                pass\n",
+        "                look_at = self._pulls.drop_silent()\n",
+        "                look_at = loop.time() + 10\n",
         "a worker waits on a dead server's pull",
         PULLER,
     ),

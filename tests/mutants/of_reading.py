@@ -218,8 +218,8 @@ PULL_: Final = (
     _of(
         "broker/pull",
         "no pull is ever lost",
-        "            if pull.ended is None and now - pull.heard > 2.5 * _HEARTBEAT_SECONDS:\n",
-        "            if False:\n",
+        "                self._close(source)\n                self._listener.changed()\n            else:\n",
+        "            else:\n",
         "a worker waits on a dead server's pull",
         PULLER,
     ),

@@ -8,7 +8,7 @@ takes longer than a lease, and all of it would be handled again by another worke
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 from galley.broker.connection import Broker
@@ -18,7 +18,6 @@ from galley_worker.leases import RENEWALS
 from galley_worker.ledger import Ledger
 
 AT_ONCE: Final = 64
-_LOOK_SECONDS: Final = 5.0
 _REFUSED_SECONDS: Final = 0.25
 
 
@@ -101,11 +100,9 @@ class Feed:
                         pause = _REFUSED_SECONDS
                     if self._broker.connected and not pulls.is_open(self._source):
                         await pulls.park(self._source, self.at_once)
-                    try:
-                        async with asyncio.timeout(_LOOK_SECONDS):
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout_at(pulls.drop_silent()):
                             await self._wake.wait()
-                    except TimeoutError:
-                        pulls.drop_silent()
         finally:
             while self._arrived:  # none is left for the next run, to which they are delivered again
                 self._ledger.give_back(self._arrived.popleft().reply)

@@ -9,12 +9,14 @@ Two loops wait here. What wakes them:
 
 - `_keep_filled` (pulls) waits on `_wake`: set when slots become free (`slots_changed`), when a parked pull
   ends with or without a task (`changed`; a reconnection ends them all), and by `pause`, `resume` and `stop`.
-  A pull whose server died ends without an answer; a timer looks for those.
+  A pull whose server died ends without an answer; those are looked for when one may have been silent for too
+  long, however often something else wakes the loop meanwhile.
 - `deliveries` (hands out) waits on `_ready`: set when a task arrives (`delivered`), when slots become free
   while one is held, when the hold ends, and by `resume` and `stop`.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
@@ -40,9 +42,6 @@ PARKED_MOST: Final = 16
 
 REFUSED_SECONDS: Final = 0.25
 """Pause after the broker refused a pull: its consumer is gone, or has no leader at the moment."""
-
-_LOOK_SECONDS: Final = 5.0
-"""How often parked pulls are checked for silence."""
 
 
 class Slots(Protocol):
@@ -196,6 +195,7 @@ class Puller:
             self._give_back()
 
     async def _pull_until_told(self) -> None:
+        loop, look_at = asyncio.get_running_loop(), 0.0
         while not (self._stopped or self._paused):
             self._wake.clear()
             try:
@@ -209,11 +209,11 @@ class Puller:
                 self._pulls.refusals = 0
                 await asyncio.sleep(REFUSED_SECONDS)
                 continue
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
+            if loop.time() >= look_at:
+                look_at = self._pulls.drop_silent()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(look_at):
                     await self._wake.wait()
-            except TimeoutError:
-                self._pulls.drop_silent()
 
     def _wants_more(self) -> bool:
         self._waiting = frozenset(

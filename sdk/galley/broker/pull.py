@@ -29,6 +29,9 @@ PARK_SECONDS: Final = 30.0
 """Seconds after which a parked pull expires; the server answers it then."""
 
 _HEARTBEAT_SECONDS: Final = 5.0
+_SILENT_SECONDS: Final = 2 * _HEARTBEAT_SECONDS
+"""A parked pull that was not heard of for so long counts as lost. The connection loses nothing, so it is
+enough to allow for one heartbeat that is late by its whole time."""
 _SWEEP_SECONDS: Final = 2.0
 """A sweep without an answer counts as lost after this; its server may have died."""
 
@@ -224,14 +227,24 @@ class Pulls:
         body = '{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % numbers  # noqa: UP031 - braces
         await self._ask(source, batch, body, None)
 
-    def drop_silent(self) -> None:
-        """Forget parked pulls whose heartbeats stopped: their server died."""
+    def drop_silent(self) -> float:
+        """Forget parked pulls whose heartbeats stopped: their server died.
+
+        Returns:
+            The loop time at which the next one may have been silent for too long.
+        """
         now = asyncio.get_running_loop().time()
+        heard = now
         for source, pull in list(self._open.items()):
-            if pull.ended is None and now - pull.heard > 2.5 * _HEARTBEAT_SECONDS:
+            if pull.ended is not None:
+                continue
+            if now - pull.heard >= _SILENT_SECONDS:
                 log.warning("parked pull lost", extra={"lane": source.lane, "stream": source.stream})
                 self._close(source)
                 self._listener.changed()
+            else:
+                heard = min(heard, pull.heard)
+        return heard + _SILENT_SECONDS
 
     async def _ask(self, source: Source, batch: int, body: str, ended: asyncio.Future[None] | None) -> _Open:
         self._count += 1

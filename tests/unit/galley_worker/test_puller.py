@@ -246,6 +246,22 @@ async def test_a_sweep_whose_answer_is_lost_is_given_up() -> None:
 
 
 @in_virtual_time
+async def test_pulls_that_go_silent_are_noticed_within_ten_seconds_however_much_happens_beside_them() -> None:
+    async with a_bench() as bench, a_seat(bench, 2) as seat:
+        await bench.pass_time(21)
+        for consumer in bench.server.consumers.values():
+            for pull in list(consumer.pulls):
+                consumer._end(pull)
+        await bench.submit()
+        await bench.pass_time(4)
+        assert seat.came == []
+        for _ in range(7):
+            seat.puller.slots_changed()
+            await bench.pass_time(1)
+        assert len(seat.came) == 1
+
+
+@in_virtual_time
 async def test_a_queue_that_is_not_there_is_pulled_from_once_it_is() -> None:
     async with a_bench() as bench:
         away = {key: bench.server.consumers.pop(key) for key in list(bench.server.consumers)}
