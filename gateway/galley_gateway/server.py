@@ -147,7 +147,8 @@ async def serving(app: ASGIApp, gateway: Gateway, listening: socket.socket) -> A
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_LAST_SECONDS,
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Its warnings are about requests that are none: anyone could fill the log with them.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[listening]), name="http")
     try:

@@ -76,13 +76,17 @@ ODD = {
 
 
 @pytest.mark.parametrize("what", ODD)
-async def test_no_request_is_hidden_in_another(small: Served, what: str) -> None:
+async def test_no_request_is_hidden_in_another(
+    small: Served, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
     head = post(small, 0).replace("Content-Length: 0\n\n", "")
     # In a chunked body it would be the next one for a reader of lengths, and the other way around.
     answer = await raw(small, head + ODD[what] + post(small, len(HIDDEN)) + HIDDEN)
     assert answer.split(b" ")[1] in {b"400", b"421"}, answer
     assert answer.count(b"HTTP/1.1") == 1, answer
     assert (await small.ask("GET", small.path("drills", "/tasks/hidden"))).status == 404
+    # Strangers could fill the log.
+    assert [each for each in caplog.records if each.name.startswith("uvicorn")] == []
 
 
 async def test_slow_clients_are_not_waited_for(small: Served) -> None:
