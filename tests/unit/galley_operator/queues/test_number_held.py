@@ -1,4 +1,4 @@
-"""While a signal is missing the number of workers is held, a condition says so, and then it goes on."""
+"""A missing signal holds the number of workers; what another client sets does not. Both are told."""
 
 import asyncio
 from collections.abc import Callable
@@ -98,5 +98,23 @@ def test_each_signal_that_is_missing_holds_the_number_is_told_and_is_followed_ag
             end()
             await eventually(lambda: it.condition("images", "ScalingActive") != "SignalsMissing", within=60)
             await eventually(lambda: (needed(it) == 0) if falls else (needed(it) > before), within=60)
+
+    run()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_fewer_replicas_that_another_client_sets_are_raised_again_and_told(number: int) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        async with stage() as it:
+            it.apply(scaling={"minWorkers": 3})
+            await eventually(lambda: it.condition("images", "ScalingActive") == "Scaling", within=60)
+            await eventually(lambda: replicas(it) == 3, within=60)
+            await asyncio.sleep(3)
+            it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"]["replicas"] = number
+            it.api.touch(DEPLOYMENTS, "default", "galley-images", generation=True)
+            await eventually(lambda: replicas(it) == 3, within=20)
+            await eventually(lambda: it.condition("images", "ScalingActive") == "ReplicasChanged", within=20)
+            assert f"were set to {number} by another client (from 3)" in it.message("images", "ScalingActive")
 
     run()
