@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from galley_worker.ending import Cancelled, Crashed, CutOff, NotBegun, Raised, Returned, TimedOut
 from galley_worker.errors import ModuleImportFailed
 from galley_worker.runners import pool
-from galley_worker.runners.pool import Pool
+from galley_worker.runners.pool import STARTS, Pool
 from galley_worker.runners.runners import SWEEP_SECONDS, Runners
 from galley_worker.runners.settings import RunnerSettings
 from tests.integration.galley_worker.trials import ended, failure, run, settings, start, until, value
@@ -248,6 +249,38 @@ async def test_quick_works_are_queued_in_few_children_and_called_back_from_behin
         await until(lambda: runners.capacity <= 10)
         slow.stop(Cancelled())
         assert await ended(slow) == Cancelled()
+
+
+def plain_pool(runners: Runners) -> Pool:
+    return next(one for one in runners._runners if isinstance(one, Pool) and one._plain)
+
+
+async def test_children_are_begun_few_at_a_time_until_each_slot_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "RELEASE_SECONDS", 0.0)
+    async with Runners(settings(concurrency=6)) as runners:
+        plain = plain_pool(runners)
+        works = [start(runners, "block", mark=str(tmp_path / "first"))]
+        await until((tmp_path / "first").exists)
+        works += [start(runners, "block", mark=str(tmp_path / str(number))) for number in range(5)]
+        assert plain._expected == STARTS
+        assert plain.release(time.monotonic()) == 0, "there is a slot for each"
+        await until(lambda: len(list(tmp_path.iterdir())) == 6)
+        assert [work.ended_as for work in works] == [None] * 6
+
+
+async def test_children_that_are_long_in_starting_do_not_hold_up_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Runners(settings(concurrency=6)) as runners:
+        plain = plain_pool(runners)
+        begun: list[object] = []
+        monkeypatch.setattr(plain._starter, "begin", begun.append)
+        for _ in range(6):
+            start(runners, "block")
+        assert len(begun) == STARTS
+        await until(lambda: len(begun) == 5)
 
 
 async def test_a_work_that_waits_behind_a_slow_one_is_released_and_not_timed_out() -> None:

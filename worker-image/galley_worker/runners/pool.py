@@ -38,6 +38,11 @@ STUCK_SECONDS: Final = 1.0
 _DEATH_SECONDS: Final = 10.0
 _PACKED_SECONDS: Final = 0.001
 """Work that takes no longer than this in all is queued in a busy child rather than waking an idle one."""
+STARTS: Final = 2
+"""Children that are begun at once. Each needs a processor to import, as those do that run, and quick works
+have ended by the time it is ready."""
+_STARTS_SECONDS: Final = 0.02
+"""After this, as many more are begun if works still wait: those are not that quick."""
 
 
 class Pool:
@@ -65,6 +70,7 @@ class Pool:
         self._quarantine = Quarantine(self._starter, self._send)
         self._numbers = itertools.count(1)
         self._tick: asyncio.TimerHandle | None = None
+        self._more: asyncio.TimerHandle | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -385,7 +391,7 @@ class Pool:
         if not self.children:
             return 0  # one is being replaced, and takes them soon
         if self._plain:
-            busy, soon = len(self.children), self._expected
+            busy, soon = len(self.children), self._most - self._taken()
         else:
             busy = sum([len(one.running) for one in self.children])
             soon = self._expected * self._settings.concurrency
@@ -417,16 +423,25 @@ class Pool:
         process.idle = True
         self._idle.append(process)
 
-    def _grow(self, at_least: int = 0) -> None:
+    def _grow(self, at_least: int = 0, starts: int = 0) -> None:
+        """Begin children for what waits: `starts`, or until `STARTS` are on their way. More follow."""
         if self._closed or self._starter.paused:
             return
         room = self._most - self._taken() - self._expected
         if self._starter.failures:
             room = min(room, 1 - self._expected)
         wanted = max(len(self._waiting), at_least) - self._expected
-        for _ in range(min(room, wanted)):
+        missing = min(room, wanted)
+        for _ in range(min(missing, max(starts, STARTS - self._expected))):
+            missing -= 1
             self._expected += 1
             self._starter.begin(self._take_in)
+        if missing > 0 and self._more is None:
+            self._more = self._loop.call_later(_STARTS_SECONDS, self._grow_more)
+
+    def _grow_more(self) -> None:
+        self._more = None
+        self._grow(starts=STARTS)
 
     def _taken(self) -> int:
         """Return how many children there are that count: not those that are blocked, or get no more work."""
@@ -446,6 +461,7 @@ class Pool:
         if not self._plain:
             self._open = process
         self._refill(process)
+        self._grow()
 
     def _resume(self) -> None:
         self._quarantine.proceed()
@@ -460,8 +476,9 @@ class Pool:
     async def close(self, why: str) -> None:
         """End what is left as cut off, and every child: idle ones in order, others at once."""
         self._closed = True
-        if self._tick is not None:
-            self._tick.cancel()
+        for timer in (self._tick, self._more):
+            if timer is not None:
+                timer.cancel()
         await self._starter.close()
         self._cut_off(why)
         for process in list(self._starter.alive):
