@@ -5,8 +5,8 @@ from typing import Final
 from galley.broker.topology import QueueLayout
 from galley.resources import TaskQueue
 
-_PREFETCH_ALLOWANCE: Final = 10
-"""Workers hold up to nine tasks a slot while handlers take milliseconds; one more for those under way."""
+_PREFETCH_ALLOWANCE: Final = 18
+"""Workers hold up to seventeen tasks a slot of quick handlers, and one more for those under way."""
 
 _LEAST_IN_FLIGHT: Final = 1000
 

@@ -246,7 +246,7 @@ async def test_quick_works_are_queued_in_few_children_and_called_back_from_behin
                 ending = await ended(start(runners, "maybe_slow"))
             assert value(ending) == 0.0
         assert not slow.ending.done()
-        await until(lambda: runners.capacity <= 10)
+        await until(lambda: runners.capacity <= 2 + runners._ahead)
         slow.stop(Cancelled())
         assert await ended(slow) == Cancelled()
 
@@ -281,6 +281,26 @@ async def test_children_that_are_long_in_starting_do_not_hold_up_others(
             start(runners, "block")
         assert len(begun) == STARTS
         await until(lambda: len(begun) == 5)
+
+
+async def test_a_new_worker_soon_knows_how_quick_its_handlers_are() -> None:
+    now = 1000.0
+    async with Runners(settings(concurrency=2), clock=lambda: now) as runners:
+        _, service = runners._by_name["add"]
+        slots = []
+        for _ in range(5):
+            service.observe(0.0)
+            now += 0.04
+            runners._look()
+            slots.append(runners.slots)
+        assert slots == [6, 10, 18, 34, 34]
+        service.observe(1.0)
+        now += 0.04
+        runners._look()
+        assert runners.slots == 34, "from then on it is looked at as often as timeouts"
+        now += 2 * SWEEP_SECONDS
+        runners._look()
+        assert runners.slots == 2
 
 
 async def test_a_work_that_waits_behind_a_slow_one_is_released_and_not_timed_out() -> None:

@@ -12,7 +12,7 @@ from galley_worker.work import Work
 
 FAST_SECONDS: Final = 0.005
 """Handlers faster than this may have work queued behind them in their child."""
-PREFETCH: Final = 8
+PREFETCH: Final = 16
 """Works taken on ahead of time for each slot at most."""
 DEPTH: Final = 32
 """Works queued behind the running one of a child at most, so that one wake-up serves many."""

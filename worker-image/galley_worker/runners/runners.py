@@ -33,6 +33,10 @@ _RELEASED_SECONDS: Final = 0.5
 _CLOSE_SECONDS: Final = 0.02
 """How often handlers are looked at while works wait behind quick ones, which may turn out slow."""
 
+_FIRST_LOOKS: Final = 5
+"""Looks in which a worker finds out how quick its handlers are. They follow closely upon each other: it was
+probably started since there is a backlog."""
+
 
 class Runner(Protocol):
     """Runs the works of one kind of handler."""
@@ -97,6 +101,8 @@ class Runners:
         self._grown = grown
         self._close_look = False
         self._rests = False
+        self._first_looks = _FIRST_LOOKS
+        """Those that are left."""
         self._looked_ahead_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._exits = ExitStack()
@@ -210,7 +216,7 @@ class Runners:
         if self._rests:
             self._rests = False
             self._look_in(SWEEP_SECONDS)
-        if self._ahead and not self._close_look:
+        if not self._close_look and (self._ahead or self._first_looks):
             self._look_closely()
         return execution
 
@@ -237,7 +243,7 @@ class Runners:
     def capacity(self) -> int:
         """Works that may be started and not ended at one time, for now.
 
-        `concurrency`, and up to eight more per slot that is not held by a slow work, while handlers are
+        `concurrency`, and up to sixteen more per slot that is not held by a slow work, while handlers are
         so quick that waiting in a child costs less than waiting at the broker. A batch takes one slot, and
         what has room in the one that is gathered may come.
         """
@@ -297,7 +303,7 @@ class Runners:
                 execution.stop(TimedOut(execution.work.timeout))
             slow += runner.slow(now)
         self._slow = slow
-        if now - self._looked_ahead_at >= SWEEP_SECONDS:
+        if now - self._looked_ahead_at >= (_CLOSE_SECONDS if self._first_looks else SWEEP_SECONDS):
             self._looked_ahead_at = now
             self._look_ahead()
         # After the capacity is known to be smaller, so that what is given back does not come again at once.
@@ -314,6 +320,7 @@ class Runners:
         services = [service for _, service in self._by_name.values() if service.runs]
         if not services:
             return
+        self._first_looks = max(0, self._first_looks - 1)
         mean = sum(service.total for service in services) / sum(service.runs for service in services)
         for service in services:
             service.runs, service.total = 0, 0.0
