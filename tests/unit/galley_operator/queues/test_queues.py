@@ -25,7 +25,6 @@ from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.queues import _UNWRITTEN_EVENTS, Queues
-from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS
 from galley_operator.queues.status_writer import QueueStatusWriter
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues
@@ -394,8 +393,12 @@ def test_workers_that_a_deleted_deployment_left_behind_are_not_ended_by_the_next
     [(edited, "DeploymentChanged"), (deleted, "DeploymentDeleted"), (scaled, "ReplicasChanged")],
 )
 def test_a_deployment_that_others_change_is_restored_and_a_condition_says_so(
-    happen: Callable[[Stage], None], reason: str
+    happen: Callable[[Stage], None], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    remembered = 60.0
+    for module in ("queues", "scaled_queue"):
+        monkeypatch.setattr(f"galley_operator.queues.{module}.INTERFERENCE_SECONDS", remembered)
+
     @in_virtual_time
     async def run() -> None:
         async with stage() as it:
@@ -412,7 +415,7 @@ def test_a_deployment_that_others_change_is_restored_and_a_condition_says_so(
             if happen is not scaled:  # that takes pods that drain
                 now = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"]
                 assert (now["template"], now["replicas"]) == (before["template"], before["replicas"])
-            await asyncio.sleep(INTERFERENCE_SECONDS + 20)
+            await asyncio.sleep(remembered + 20)
             assert it.condition("images", "ScalingActive") == "Scaling"
             told = it.queues.supply("default", "images")
             assert told is not None
