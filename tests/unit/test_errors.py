@@ -1,4 +1,4 @@
-"""What holds forevery error class of every package."""
+"""What holds for every error class of every package."""
 
 import inspect
 import pickle
@@ -11,7 +11,8 @@ import pytest
 from docs.generate.errors import error_classes, sample
 from galley.errors import GalleyError
 
-CLASSES = error_classes()
+CLASSES = sorted(error_classes(), key=lambda kind: (kind.__module__, kind.__name__))
+"""In an order that no import changes: each process of pytest-xdist needs the same."""
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
