@@ -30,7 +30,7 @@ class CodeWatch:
         queues: Collection[LocalQueue],
         manifests: Iterable[Path],
         *,
-        replace: Callable[[LocalQueue], None],
+        replace: Callable[[LocalQueue], Awaitable[None]],
         say: Callable[[str], None],
         reread: Callable[[Path], Awaitable[Collection[LocalQueue]]],
         tick: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(_LOOK_SECONDS),
@@ -40,7 +40,8 @@ class CodeWatch:
         Args:
             queues: the queues that are served.
             manifests: the files they were read from.
-            replace: starts new workers for a queue, after the present ones have ended what they run.
+            replace: has others take the places of all workers of a queue, and returns once these take nothing
+                more.
             say: tells the person what happens.
             reread: takes over what a changed manifest says, and returns the queues as they are then.
             tick: returns when it is time to look again.
@@ -82,11 +83,12 @@ class CodeWatch:
             names = ", ".join(file.name for file in changed[:_NAMED_FILES])
             more = f" and {len(changed) - _NAMED_FILES} more" if len(changed) > _NAMED_FILES else ""
             grace = queue.resource.spec.worker.grace_period_seconds
+            # First: what is submitted once it has been said runs with the new code.
+            await self._replace(queue)
             self._say(
                 f"{names}{more} changed: workers of {queue.name[1]} are replaced; running tasks may finish "
                 f"with the old code within {grace} s, then they start again with the new"
             )
-            self._replace(queue)
             await self._learn(queue)
 
     async def _learn(self, queue: LocalQueue, *, first: bool = False) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Collection
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from itertools import count
 from types import TracebackType
 from typing import Final, Self
 
 from galley.broker.connection import Broker
 from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
+from galley.broker.errors import BrokerError
 from galley.faults import Faults
 from galley.resources import TaskQueue
 from galley_local.seat import Seat
@@ -57,14 +58,21 @@ class ProcessFleet:
         self._place.manifest.parent.mkdir(parents=True, exist_ok=True)
         self._place.manifest.write_text(self._queue.model_dump_json(by_alias=True, indent=2) + "\n")
 
-    def change(self, queue: TaskQueue, place: WorkerPlace) -> None:
+    async def change(self, queue: TaskQueue, place: WorkerPlace) -> None:
         """Run the workers of a queue by another manifest from now on: those there are end by their drain."""
         self._queue, self._place = queue, place
         self._write_manifest()
-        self.replace()
+        await self.replace()
 
-    def replace(self) -> None:
-        """Have all workers end by their drain; `scale` starts others."""
+    async def replace(self) -> None:
+        """Have all workers end by their drain; `scale` starts others.
+
+        Returns once they take nothing more. Of one that does not answer in time this is not known.
+        """
+        ready = [seat.name for seat in self._seats.values() if seat.view().phase is WorkerPhase.READY]
+        grace = self._queue.spec.worker.grace_period_seconds
+        with suppress(BrokerError):  # the signal has them drain as well
+            await asyncio.gather(*(self.drain([name], grace) for name in ready))
         self._problem = ""
         self.dismiss()
 

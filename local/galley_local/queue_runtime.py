@@ -114,9 +114,9 @@ class QueueRuntime:
         now = queue.resource.spec
         scaled_alike = before.model_copy(update={"scaling": now.scaling, "paused": now.paused})
         if scaled_alike != now:
-            self.fleet.change(queue.resource, self._place(queue))
+            await self.fleet.change(queue.resource, self._place(queue))
         elif now.paused and not before.paused:
-            self.fleet.replace()  # at once, not when they are idle; the scaler starts none
+            await self.fleet.replace()  # at once, not when they are idle; the scaler starts none
         self.scaler.wake()
 
     def finish(self) -> None:
@@ -124,9 +124,9 @@ class QueueRuntime:
         self.scaler.policy = replace(self.scaler.policy, idle_seconds=0.0)
         self.scaler.wake()
 
-    def replace_workers(self) -> None:
-        """Have others take the places of all workers."""
-        self.fleet.replace()
+    async def replace_workers(self) -> None:
+        """Have others take the places of all workers; return once these take nothing more."""
+        await self.fleet.replace()
         self.scaler.wake()
 
     def _supply(self, _namespace: str, _queue: str) -> Supply:

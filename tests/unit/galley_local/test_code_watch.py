@@ -49,7 +49,8 @@ class Watched:
             await watch.run()
         return watch
 
-    def _replace(self, queue: LocalQueue) -> None:
+    async def _replace(self, queue: LocalQueue) -> None:
+        assert len(self.said) == len(self.replaced), "each is said once it has happened"
         self.replaced.append(queue.name[1])
 
 
