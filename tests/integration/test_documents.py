@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import run_command
 from tests.support.documents import Reader, difference, read_document
 from tests.support.ended import MARK
 
@@ -53,7 +54,10 @@ def test_a_reader_sees_what_the_document_says(document: Path, clone: Path, tmp_p
     script = read_document(document.read_text("utf-8"))
     assert script
     place = clone / document.parent.relative_to(ROOT)
-    ready = ["galley", "get", "queues", "-o", "name"]
+
+    async def ready(folder: Path) -> bool:
+        return bool((await run_command(("get", "queues", "-o", "name"), folder, environment)).out)
+
     with Reader(place, environment, ready) as reader:
         reader.follow(script)
 

@@ -11,6 +11,7 @@
   Port 4222 is replaced by a free one everywhere, since other programs may have it.
 """
 
+import asyncio
 import fcntl
 import os
 import pty
@@ -22,11 +23,13 @@ import subprocess
 import termios
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
+from tests.support.eventually import eventually
 from tests.support.port import free_port
 
 PATIENCE_SECONDS: Final = 90.0
@@ -126,8 +129,10 @@ def _equalled(text: str) -> str:
 class Reader:
     """A reader who does what a document says, in a folder and with programs handed in."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], ready: list[str]) -> None:
-        """Args: ready: a command that prints something once what is left running can be worked with."""
+    def __init__(
+        self, folder: Path, environment: dict[str, str], ready: Callable[[Path], Awaitable[bool]]
+    ) -> None:
+        """Args: ready: whether what is left running in a folder can be worked with."""
         self._environment = environment
         self._ready = ready
         self._place = folder / ".where"
@@ -173,11 +178,8 @@ class Reader:
         terminal = _Terminal(self._bash(step), self._here, self._environment)
         self._running.append(terminal)
         terminal.read_until(step)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not subprocess.run(
-            self._ready, cwd=self._here, env=self._environment, capture_output=True, check=False, timeout=30
-        ).stdout:
-            assert time.monotonic() < deadline, _report(step, "nothing that can be worked with")
+        working = partial(self._ready, self._here)
+        asyncio.run(eventually(working, within=PATIENCE_SECONDS, why=f"`{step.command}` can be worked with"))
         terminal.keep_reading()
 
     def _bash(self, step: Step) -> list[str]:
