@@ -9,11 +9,11 @@ export MYPY_CACHE_DIR := $(or $(GALLEY_CACHE),$(HOME)/.cache/galley)/mypy
 # Most tests wait for processes they started, so running more of them than there are cores saves time.
 BESIDE := --dist loadfile --numprocesses
 CORES := $(shell nproc)
-TESTS_BESIDE := $(shell echo $$((2 * $(CORES) < 16 ? 2 * $(CORES) : 16)))
+TESTS_BESIDE := $(shell echo $$((3 * $(CORES) < 16 ? 3 * $(CORES) : 16)))
 # Each of these may have a cluster of its own, which takes 1 GB of memory. With one more than cores, half of them are idle.
 E2E_BESIDE := $(shell echo $$((2 * $(CORES) < 6 ? 2 * $(CORES) : 6)))
-# Folders of slow tests come before tests/unit; by default, xdist begins with the files that have the most tests.
-IN_ORDER := --no-loadscope-reorder
+# Files of tests that compute run beside those that wait; by default, xdist begins with the files that have the most tests.
+IN_ORDER := --no-loadscope-reorder -p tests.support.side_by_side
 # A test that takes that long hangs; on a busy machine those that do not take their time.
 COUNT := -p tests.support.count --timeout 300
 AGAIN := -rp --last-failed --last-failed-no-failures none
