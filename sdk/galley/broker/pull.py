@@ -32,6 +32,8 @@ _HEARTBEAT_SECONDS: Final = 5.0
 _SILENT_SECONDS: Final = 2 * _HEARTBEAT_SECONDS
 """A parked pull that was not heard of for so long counts as lost. The connection loses nothing, so it is
 enough to allow for one heartbeat that is late by its whole time."""
+_LOOK_SECONDS: Final = 1.0
+"""Least time between two looks for lost pulls."""
 _SWEEP_SECONDS: Final = 2.0
 """A sweep without an answer counts as lost after this; its server may have died."""
 
@@ -231,20 +233,21 @@ class Pulls:
         """Forget parked pulls whose heartbeats stopped: their server died.
 
         Returns:
-            The loop time at which the next one may have been silent for too long.
+            The loop time of the next look: when another may have been silent for too long, or in a second.
         """
         now = asyncio.get_running_loop().time()
         heard = now
         for source, pull in list(self._open.items()):
             if pull.ended is not None:
                 continue
-            if now - pull.heard >= _SILENT_SECONDS:
+            if pull.heard + _SILENT_SECONDS <= now:
                 log.warning("parked pull lost", extra={"lane": source.lane, "stream": source.stream})
                 self._close(source)
                 self._listener.changed()
             else:
                 heard = min(heard, pull.heard)
-        return heard + _SILENT_SECONDS
+        # Not at once again, which the rounding of times could ask for: who waits for it would never wait.
+        return max(heard + _SILENT_SECONDS, now + _LOOK_SECONDS)
 
     async def _ask(self, source: Source, batch: int, body: str, ended: asyncio.Future[None] | None) -> _Open:
         self._count += 1
