@@ -271,8 +271,12 @@ async def test_a_task_whose_id_is_not_utf_8_becomes_a_dead_letter(
 
     async def settled() -> bool:
         held = (await queue_view.queue(client.broker, client.namespace, "drills")).held
-        return held == 0 and await count_dead(client.broker, client.namespace, "drills") == before + 1
+        dead = await count_dead(client.broker, client.namespace, "drills") - before
+        assert (held, dead) == (0, 1)
+        return True
 
-    await eventually(settled, within=20)
-    writer.close()
+    try:
+        await eventually(settled, within=20)
+    finally:
+        writer.close()
     assert await (await client.submit(call("drills", "echo", value=1))).result(within=20) == 1
