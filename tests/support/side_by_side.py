@@ -19,6 +19,11 @@ LONGEST: Final = (
     "tests/integration/galley_local/test_pytest_plugin.py",
     "tests/integration/galley_operator/test_budget.py",
     "tests/failpoints/test_freeze.py",
+    "tests/storm/test_storm_of_graphs.py",
+    "tests/storm/test_storm_of_topics.py",
+    "tests/storm/test_storm.py",
+    "tests/storm/test_hostile.py",
+    "tests/failpoints/test_crash.py",
 )
 """Files that would keep a process busy when all others have ended."""
 _EACH: Final = 3
