@@ -116,6 +116,7 @@ TAKEN = {
     "status": "a spec of null is one that is left out, and a status is the operator's to write",
     "number null": "null stands for the default",
     "input too large": "no rule can see the size of an input: the operator refuses it with a condition",
+    "no part of an event": "the operator checks the parts of events, and refuses it with a condition",
 }
 """What a cluster takes, and why."""
 
