@@ -147,7 +147,8 @@ async def results_can_be_read(project: Path) -> None:
     both = await asyncio.gather(
         galley(project, "get", "tasks", "-o", "name"), galley(project, "get", "queues", "-o", "name")
     )
-    assert [each.out for each in both] == ["sums/first\n", "sums\n"]
+    told = [each.err for each in both]
+    assert [each.out for each in both] == ["sums/first\n", "sums\n"], told
     submitted = await galley(project, "submit", "sums", "add", "{}")
     assert (submitted.code, submitted.out) == (4, "")
 
