@@ -69,12 +69,16 @@ class ProcessFleet:
 
         Returns once they take nothing more. Of one that does not answer in time this is not known.
         """
-        ready = [seat.name for seat in self._seats.values() if seat.view().phase is WorkerPhase.READY]
+        present = list(self._seats.values())  # not those that start meanwhile
+        ready = [seat.name for seat in present if seat.view().phase is WorkerPhase.READY]
         grace = self._queue.spec.worker.grace_period_seconds
-        with suppress(BrokerError):  # the signal has them drain as well
-            await asyncio.gather(*(self.drain([name], grace) for name in ready))
         self._problem = ""
-        self.dismiss()
+        try:
+            with suppress(BrokerError):  # the signal has them drain as well
+                await asyncio.gather(*(self.drain([name], grace) for name in ready))
+        finally:
+            for seat in present:
+                seat.remove()
 
     def dismiss(self) -> None:
         """Drain all workers without waiting for it."""
