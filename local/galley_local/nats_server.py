@@ -193,9 +193,10 @@ class NatsServer:
 
     def _spawn(self, binary: Path) -> subprocess.Popen[bytes]:
         config_file = self.folder / "nats-server.conf"
-        for stale in self._ports_folder.glob("*.ports"):  # left by a killed server, whose pid may be reused
-            stale.unlink(missing_ok=True)
         with self._locked_folder() as lock, self.log_file.open("ab") as log:
+            # Left by a killed server, whose pid may be reused. With the lock: others may wait for theirs.
+            for stale in self._ports_folder.glob("*.ports"):
+                stale.unlink(missing_ok=True)
             config_file.write_text(json.dumps(self._config(), indent=2) + "\n")
             self._log_start = log.tell()
             # SIGKILL is safe: acknowledged writes are in the page cache and survive.

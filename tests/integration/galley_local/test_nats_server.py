@@ -155,6 +155,15 @@ async def test_a_folder_in_use_is_told_with_the_process_that_uses_it(own_nats_se
         await NatsServer(own_nats_server.folder).start()
 
 
+async def test_a_start_that_is_refused_leaves_the_one_in_progress_its_ports(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path) as server:
+        ports = list((tmp_path / "ports").iterdir())
+        assert [file.name for file in ports] == [f"nats-server_{server.pid}.ports"]
+        with pytest.raises(ServerFolderInUse):
+            await NatsServer(tmp_path).start()
+        assert ports[0].exists()
+
+
 async def test_a_failed_start_quotes_the_last_lines_of_the_log(tmp_path: Path) -> None:
     (tmp_path / "jetstream").write_text("a file where the store should be")
     with pytest.raises(ServerDidNotStart, match="storage directory is not a directory") as caught:
