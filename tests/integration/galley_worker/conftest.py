@@ -59,13 +59,17 @@ class Kept:
     def start(
         self, server: str, queue: TaskQueue, names: Iterable[str], environment: dict[str, str]
     ) -> list[WorkerProcess]:
-        """Return the workers of a queue; those that were started in another way are killed before."""
+        """Return the workers of a queue, which all tests of the file start in one way.
+
+        A test has its result before a dead letter is written and the task acknowledged. Were the worker
+        killed for another one then, the task would come to a later test, when its lease ends.
+        """
         wanted = server, queue.model_dump_json(), tuple(names), environment
         if queue.metadata.name in self._running:
-            began, ends, found = self._running[queue.metadata.name]
-            if began == wanted and all(each.process.poll() is None for each in found):
-                return found
-            ends.close()
+            began, _, found = self._running[queue.metadata.name]
+            assert began == wanted
+            assert [each.process.poll() for each in found] == [None] * len(found)
+            return found
         ends = ExitStack()
         found = ends.enter_context(workers(server, queue, self._folder, wanted[2], **environment))
         self._running[queue.metadata.name] = wanted, ends, found

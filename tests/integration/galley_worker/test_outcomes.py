@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,11 @@ from tests.support.eventually import eventually
 
 ONE_WORKER = True
 
-ONCE = When(retry=RetryPolicy(attempts=1))
+
+@pytest.fixture
+def start(start: StartWorkers) -> StartWorkers:
+    """Starts the worker of the file, which buries a task of no handler at once."""
+    return partial(start, GALLEY_UNKNOWN_HANDLER_SECONDS="0")
 
 
 async def test_a_plain_function_an_async_one_and_their_results(
@@ -113,7 +118,7 @@ async def test_what_can_never_work_fails_with_its_reason(
     why: str,
     message: str,
 ) -> None:
-    await start(drills, GALLEY_UNKNOWN_HANDLER_SECONDS="0")
+    await start(drills)
     other = [await client.submit(call("drills", "echo", value=n)) for n in range(5)]
     handle = await client.submit(call("drills", handler, **arguments))
 
