@@ -5,6 +5,7 @@ second backlog and started again, and the results that never come are counted.
 """
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from benchmarks.rivals.servers import install, kill, serving
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PLACES = ROOT / ".rivals"
+PLACES = Path(os.environ.get("GALLEY_CACHE", Path.home() / ".cache" / "galley")) / "rivals"
 _PATIENCE_SECONDS = 45
 """After so long without a result there will be no more."""
 
@@ -123,13 +124,18 @@ def fresh(rival: Rival) -> Iterator[Set]:
 
 
 def environment(rival: Rival) -> Path:
-    """Return the Python of a rival's environment, which is made at the first use."""
-    place = PLACES / rival.module
+    """Return the Python of a rival's environment, which is made at the first use, for all clones."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    place = PLACES / "-".join((rival.module, version, *rival.packages))
     python, stamp = place / "bin" / "python", place / ".made"
-    if not stamp.exists() or stamp.read_text() != " ".join(rival.packages):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *rival.packages], check=True)
-        stamp.write_text(" ".join(rival.packages))
+    PLACES.mkdir(parents=True, exist_ok=True)
+    with (PLACES / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (stamp.exists() and python.exists()):
+            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(place)], check=True)
+            pip = [sys.executable, "-m", "pip", "--python", str(python)]
+            subprocess.run([*pip, "install", "--quiet", *rival.packages], check=True)
+            stamp.touch()
     return python
 
 
