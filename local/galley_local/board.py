@@ -143,7 +143,7 @@ class TaskBoard:
         addresses = [*declared, *self._served(heard)]
         try:
             found = await asyncio.gather(*(self._read(address) for address in addresses))
-        except BrokerError:
+        except BaseException:  # cancelled, too: another look follows, at the end of `galley dev`
             self._changed = {key_of(address): address for address in declared} | self._changed
             self._heard = OrderedDict.fromkeys([*heard, *self._heard][-_READ_AT_ONCE:])
             raise

@@ -73,6 +73,20 @@ async def test_a_declared_task_is_not_lost_in_a_flood(queue: Queue) -> None:
     assert queue.board.open_tasks() == []
 
 
+async def test_what_a_look_that_is_cancelled_did_not_read_is_read_by_the_next(queue: Queue) -> None:
+    board, declared = queue.board, an_address(of=queue.layout, id="declared")
+    board.declare(declared)
+    await queue.end("declared", "other")
+    await eventually(lambda: board._heard, within=30)
+    looking = asyncio.create_task(board.look())
+    await asyncio.sleep(0)
+    looking.cancel()
+    assert isinstance((await asyncio.gather(looking, return_exceptions=True))[0], asyncio.CancelledError)
+    await board.look()
+    assert {status.address.id for status in board.tasks()} == {"declared", "other"}
+    assert board.open_tasks() == []
+
+
 async def test_a_lane_is_not_read_that_is_known_to_be_empty(
     queue: Queue, nats_server: NatsServer, namespace: str
 ) -> None:
