@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Final
@@ -46,6 +46,8 @@ class Presence:
         self._broker, self._who, self._roster, self._puller = broker, who, roster, puller
         self._slots, self._stop, self._faults = slots, stop, faults
         self._drained_until = 0.0
+        self._told = asyncio.Event()
+        """Set when a drain begins or ends, so that a heartbeat says so at once."""
         self._since = asyncio.get_running_loop().time()
 
     @asynccontextmanager
@@ -100,6 +102,7 @@ class Presence:
             self._puller.pause()
         else:
             self._puller.resume()
+        self._told.set()
 
     async def _beat(self, namespace: str, queue: str) -> None:
         while True:
@@ -112,7 +115,10 @@ class Presence:
                 round(slots.busy_seconds, 3), slots.circuit is not None and slots.circuit.is_open, _VERSION,
             )  # fmt: skip
             send_heartbeat(self._broker, namespace, queue, beat)
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            self._told.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._told.wait()
 
 
 _VERSION: Final = version("galley-tasks")

@@ -32,6 +32,7 @@ class Galley:
         self._policy = policy
         self.memory: Memory | None = None
         self.last: Decision | None = None
+        self._again = -1.0
 
     def look(self, world: World) -> None:
         """Decide, and do what was decided, as `Scaler.sweep` does."""
@@ -50,6 +51,9 @@ class Galley:
         for name in decision.drain:
             if (worker := world.workers.get(name)) is not None:
                 world.drain(worker, DRAIN_SECONDS)
+        if decision.look_in < SWEEP_SECONDS and self._again <= world.now:
+            self._again = world.now + decision.look_in
+            world.look_again(decision.look_in)
 
     @staticmethod
     def _scale(world: World, views: dict[str, WorkerView], number: int) -> None:

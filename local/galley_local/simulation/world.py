@@ -157,6 +157,10 @@ class World:
     def _at(self, at: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (at, next(self._order), event))
 
+    def look_again(self, seconds: float) -> None:
+        """Have the scaler look once more after so many seconds, beside its looks once a second."""
+        self._at(self.now + seconds, partial(self._scaler.look, self))
+
     def _next_arrival(self, number: int) -> None:
         if number < len(self.trace.arrivals):
             self._at(self.trace.arrivals[number].at, lambda: self._arrive(number))

@@ -29,6 +29,16 @@ autoscaler is gone are soon back at work."""
 RENEW_SECONDS: Final = 20.0
 """A drain is renewed when a third of it is over, so that two lost requests do not end it."""
 
+SWEEP_SECONDS: Final = 1.0
+"""Time between two looks while something waits, runs or changes; what a removed worker has waited for at
+least."""
+
+PROMPT_SECONDS: Final = 0.2
+"""The same where a worker that is let go a second later costs more than a look."""
+
+PROMPT_SHARE: Final = 0.05
+"""Part of the time for which a worker is there that may pass until it is seen that it is not needed."""
+
 STEP_SECONDS: Final = 2.0
 """Time between two steps up."""
 
@@ -84,6 +94,8 @@ class Decision:
     """Why, as a sentence for people."""
     next_at: datetime | None = None
     """When tasks for later begin to count, so that another decision is due; None if no time is known."""
+    look_in: float = SWEEP_SECONDS
+    """Seconds until the next look, unless the queue is at rest."""
 
 
 def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: datetime) -> Decision:
@@ -139,7 +151,27 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
             now=now,
         ),
         next_at=_next_at(backlog, memory, now),
+        look_in=_look_in(workforce, policy, memory, need, now, drains=not memory.asked.keys() >= set(drain)),
     )
+
+
+def _look_in(
+    workforce: Workforce, policy: ScalingPolicy, memory: Memory, need: Need, now: datetime, *, drains: bool
+) -> float:
+    """Return the seconds until the next look: less where workers go at once when nothing is left to do."""
+    if drains:
+        return PROMPT_SECONDS  # those asked first confirm at once, and can go if they are idle
+    patience = max(_patience(policy, memory, resting=True))
+    ages = [(now - w.since).total_seconds() for w in workforce.present if w.phase is WorkerPhase.READY]
+    if not ages or len(ages) <= policy.min_workers:
+        return SWEEP_SECONDS
+    if not need.slots and memory.kept_until is not None:
+        wait = (memory.kept_until - now).total_seconds()
+    elif patience < SWEEP_SECONDS:
+        wait = PROMPT_SHARE * min(ages)
+    else:
+        return SWEEP_SECONDS
+    return min(SWEEP_SECONDS, max(PROMPT_SECONDS, wait))
 
 
 def _next_at(backlog: QueueBacklog, memory: Memory, now: datetime) -> datetime | None:
@@ -223,25 +255,18 @@ def _remembered(
 
     Longer where workers that were let go were needed again, and shorter for what only a backlog needs.
     """
-    longer = 2 ** (memory.returns if need.slots else min(memory.returns, MOST_IDLE_RETURNS))
-    if need.steady:
-        longer = max(longer, STEADY_LONGER)
-    patience, peak, steady = policy.idle_seconds * longer, 0.0, desired
-    short = min(policy.idle_seconds, max(SHORTEST_PEAK, PEAK_STARTS * memory.learned.expected_start))
-    if policy.learns_pauses and not need.slots and memory.pause_worth < 0:
-        # Pauses as long as the last ones make it a loss to keep workers: the surer, the sooner they go.
-        longer, short = 1, short * (1 + memory.pause_worth)
-        patience = short
+    steady = desired
+    patience, peak = _patience(policy, memory, resting=not need.slots, steady=need.steady)
     if memory.learned.task_seconds is not None and not memory.timed:
         # Until now each task got a slot, which says nothing of what they need.
         memory = replace(memory, needs=(), timed=True)
-    if memory.learned.task_seconds is not None:
-        peak = short * longer
-        if need.slots:
-            steady = min(desired, max(1, policy.min_workers, policy.workers_for(need.arrivals)))
-            # What is there stays as long as it is only more than needed by the error of the estimate.
-            enough = policy.workers_for(need.kept)
-            steady = max(steady, min(staying, policy.within(enough)))
+    if memory.learned.task_seconds is None:
+        peak = 0.0
+    elif need.slots:
+        steady = min(desired, max(1, policy.min_workers, policy.workers_for(need.arrivals)))
+        # What is there stays as long as it is only more than needed by the error of the estimate.
+        enough = policy.workers_for(need.kept)
+        steady = max(steady, min(staying, policy.within(enough)))
     memory = memory.needing(steady, now, patience).peaking(desired, now, peak)
     until = [
         needs[0][0] + timedelta(seconds=seconds)
@@ -249,6 +274,21 @@ def _remembered(
         if needs[0][1] == memory.most_needed
     ]
     return replace(memory, kept_until=max(until))
+
+
+def _patience(
+    policy: ScalingPolicy, memory: Memory, *, resting: bool, steady: bool = False
+) -> tuple[float, float]:
+    """Return for how many seconds workers are kept: those for what comes, and those of a backlog."""
+    longer = 2 ** (min(memory.returns, MOST_IDLE_RETURNS) if resting else memory.returns)
+    if steady:
+        longer = max(longer, STEADY_LONGER)
+    short = min(policy.idle_seconds, max(SHORTEST_PEAK, PEAK_STARTS * memory.learned.expected_start))
+    if policy.learns_pauses and resting and memory.pause_worth < 0:
+        # Pauses as long as the last ones make it a loss to keep workers: the surer, the sooner they go.
+        kept = short * (1 + memory.pause_worth)
+        return kept, kept
+    return policy.idle_seconds * longer, short * longer
 
 
 def _counted(memory: Memory, moves: _Moves, present: int, now: datetime) -> Memory:

@@ -237,7 +237,7 @@ class Learned:
             rate, fallen = recent, 0.0
         held = 0.0 if rate == recent else max(0.0, min(STEADY_TASKS, self.held + came))
         return replace(
-            seen.quickened(spans), active=ended > 0, spans=spans, held=held, fallen=fallen,
+            seen.quickened(spans), active=ended > 0 and came > 0, spans=spans, held=held, fallen=fallen,
             rate=rate[0], seen=rate[1], recent=recent[0], recent_seen=recent[1],
         )  # fmt: skip
 

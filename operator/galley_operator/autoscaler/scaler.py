@@ -14,7 +14,7 @@ from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.failpoint import failpoint
 from galley.resources.queue_status import ScalingLimit
-from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
+from galley_operator.autoscaler.decide import DRAIN_SECONDS, SWEEP_SECONDS, Decision, decide
 from galley_operator.autoscaler.ledger import Ledger
 from galley_operator.autoscaler.shares import Cost, claim_of
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
@@ -22,10 +22,6 @@ from galley_operator.errors import FleetRefused
 from galley_operator.fleet.fleet import Fleet, WorkerPhase
 
 log = logging.getLogger(__name__)
-
-SWEEP_SECONDS: Final = 1.0
-"""Time between two looks while something waits, runs or changes; what a removed worker has waited for at
-least."""
 
 REST_SECONDS: Final = 60.0
 """Time between two looks at a queue at rest, for changes that nothing reported, and no stream shows."""
@@ -115,7 +111,7 @@ class Scaler:
         something would."""
 
     async def run(self) -> None:
-        """Sweep once a second, and at once when the doorbell rings; seldom while the queue is at rest.
+        """Sweep when the last decision says, and at once when the doorbell rings; seldom at rest.
 
         What ends a rest: the doorbell, for tasks that are submitted, planned or come due; a connection to
         the broker that was made again; `wake`, called where the policy changes or workers are seen to; the
@@ -131,12 +127,10 @@ class Scaler:
                 # The rest begins with this look: what comes before the bell is armed has to be seen, too.
                 await self._arm()
                 await self.sweep()
-            if self.resting and self._bell.armed:
-                rung = await self._rest(began)
-            else:
-                rung = await self._bell.wait(max(0.0, began + SWEEP_SECONDS - loop.time()))
-            # A sweep a second, however many changes wake it; but the first task does not wait for that.
-            if rung or await self._bell.ring(max(0.0, began + SWEEP_SECONDS - loop.time())):
+            rung = self.resting and self._bell.armed and await self._rest(began)
+            look_in = self.last.look_in if self.last is not None else SWEEP_SECONDS
+            # However many changes wake it, it looks no sooner; but the first task does not wait for that.
+            if rung or await self._bell.ring(max(0.0, began + look_in - loop.time())):
                 await self._answer_bell()
                 # Rings once a sweep: a flood of tasks is no flood of sweeps.
                 await asyncio.sleep(max(0.0, began + SWEEP_SECONDS - loop.time()))

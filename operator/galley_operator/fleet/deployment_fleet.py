@@ -194,8 +194,9 @@ class DeploymentFleet:
         if not look.deployment.settled or len(going) < surplus:
             raise FleetRefused(self._queue, len(look.views), workers, len(going))
         failpoint("scale_in.before_cost")
-        await self._lower_cost(look, going)
-        await asyncio.sleep(SETTLE_SECONDS)
+        if workers:  # else all go, and no cost says which
+            await self._lower_cost(look, going)
+            await asyncio.sleep(SETTLE_SECONDS)
         look = self._look()
         pods = {pod.name: pod for pod, view in look.present if removable(view)}
         chosen = [pods[name] for name in going if name in pods]

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from galley.backlog import QueueBacklog
 from galley.resources import TaskQueue
-from galley_operator.autoscaler.decide import Decision, decide
+from galley_operator.autoscaler.decide import PROMPT_SECONDS, SWEEP_SECONDS, Decision, decide
 from galley_operator.autoscaler.learned import Learned
 from galley_operator.autoscaler.signals import FIRST_WORTH, IDLE_SECONDS, Memory, ScalingPolicy
+from galley_operator.fleet.fleet import Workforce
 from galley_operator.queues.scaled_queue import remembered
 from galley_operator.queues.status import scaling_of
-from tests.unit.galley_operator.autoscaler.queues import SILENT, a_backlog, at, seen, workers
+from tests.unit.galley_operator.autoscaler.queues import SILENT, a_backlog, a_worker, at, seen, workers
 
 POLICY = ScalingPolicy(0, 4, 4, IDLE_SECONDS, learns_pauses=True)
 SAID = replace(POLICY, learns_pauses=False)
@@ -70,6 +71,21 @@ def test_what_pays_follows_the_time_of_a_start(start: float, paying: float) -> N
 
 def test_the_surer_it_is_that_pauses_are_long_the_sooner_a_worker_goes() -> None:
     assert kept(after([300] * 12)) == 0
+
+
+def test_the_end_of_the_last_task_is_seen_soon_where_its_worker_goes_at_once() -> None:
+    sure, unsure = after([300] * 12), after([300])
+    young = Workforce((replace(a_worker("w1", age=0), since=at(-6)),))
+    running = seen(a_backlog(0, 1), young)
+    assert decide(running, POLICY, sure, at(0)).look_in == pytest.approx(0.3), "a twentieth of its time"
+    assert decide(running, POLICY, unsure, at(0)).look_in == SWEEP_SECONDS
+    assert decide(running, replace(POLICY, min_workers=1), sure, at(0)).look_in == SWEEP_SECONDS
+    assert look(a_backlog(0, 1), sure, 10_000).look_in == SWEEP_SECONDS, (
+        "one that is old may cost a second more"
+    )
+    resting = look(a_backlog(), look(a_backlog(0, 1), sure, 10_000).memory, 10_001)
+    assert (resting.drain, resting.look_in) == (("w1",), PROMPT_SECONDS), "it confirms at once"
+    assert look(a_backlog(), resting.memory, 10_002).look_in < SWEEP_SECONDS
 
 
 def test_a_worker_that_takes_longer_to_start_than_the_idle_time_is_kept_for_as_long() -> None:

@@ -124,6 +124,24 @@ async def test_a_queue_at_rest_is_looked_at_once_a_minute() -> None:
 
 
 @in_virtual_time
+async def test_a_worker_that_is_not_kept_goes_one_look_after_the_last_task() -> None:
+    async with stage() as it:
+        it.scaler.policy = replace(it.scaler.policy, idle_seconds=0)
+        took = []
+        for tenths in range(10):
+            await it.until_rest()
+            await it.submit()
+            await eventually(lambda: len(it.fleet.members) == 1, within=60)
+            await asyncio.sleep(5 + tenths / 10)
+            await it.broker.api("purge", f"STREAM.PURGE.{work_stream(*QUEUE_NAME)}")
+            ended = asyncio.get_running_loop().time()
+            await eventually(lambda: not it.fleet.members, within=60)
+            took.append(asyncio.get_running_loop().time() - ended)
+        # A look is a second here, for a worker that is old; the one after it, which sees it drained, is not.
+        assert sum(took) / len(took) < 1.2, took
+
+
+@in_virtual_time
 async def test_workers_that_a_budget_did_not_allow_come_as_soon_as_it_does() -> None:
     # Nothing grows at once after a start of the operator.
     async with stage(2, Ledger(Budget(workers=3))) as it:

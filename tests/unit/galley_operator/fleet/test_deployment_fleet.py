@@ -301,6 +301,17 @@ async def test_drained_workers_go_in_three_steps_and_exactly_those() -> None:
         assert number.body["metadata"]["resourceVersion"], "so that it is by exactly that many"
 
 
+@in_virtual_time
+async def test_where_all_go_none_is_chosen_and_they_go_at_once() -> None:
+    async with a_yard(w1=0, w2=0) as yard:
+        await yard.fleet.drain(["w1", "w2"], 60)
+        await asyncio.sleep(1.5)
+        began = asyncio.get_running_loop().time()
+        await yard.fleet.scale(0)
+        assert asyncio.get_running_loop().time() - began < SETTLE_SECONDS / 2
+        assert (yard.pods(), yard.killed, yard.writes) == ([], [], [("deployments", NAME)])
+
+
 @pytest.mark.parametrize(
     ("name", "busy", "draining", "silent"),
     [
