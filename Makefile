@@ -55,7 +55,7 @@ test/again: $(STAMP)
 test-times: compiled ## List the files of tests that take the most processor time
 	@$(BIN)/python -m pytest -q -p tests.support.processor_time $(BESIDE) 2 $(IN_ORDER) tests
 
-excepts: $(STAMP) ## Run the tests, and list the `except` branches that none of them entered
+excepts: $(STAMP) ## Run the tests, and list the `except` branches and `suppress` calls that none entered
 	@rm -rf .excepts; mkdir .excepts
 	@env -u PYTHONDONTWRITEBYTECODE PYTHONPATH=$(CURDIR)/tests/support/excepts PYTHONPYCACHEPREFIX=$(CURDIR)/.excepts/compiled \
 		$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) $(TESTS_BESIDE) $(IN_ORDER) tests

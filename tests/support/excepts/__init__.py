@@ -1,1 +1,1 @@
-"""The `except` branches of the product that tests enter."""
+"""The `except` branches and `suppress` calls of the product that tests enter."""

@@ -1,10 +1,10 @@
-"""Lists the `except` branches of the product that no test entered: `make excepts`."""
+"""Lists the `except` branches and `suppress` calls of the product that no test entered: `make excepts`."""
 
 import ast
 import sys
 from pathlib import Path
 
-from tests.support.excepts.sitecustomize import NOTED, PRODUCT, ROOT
+from tests.support.excepts.sitecustomize import NOTED, PRODUCT, ROOT, is_suppress
 
 
 def branches() -> list[str]:
@@ -14,7 +14,7 @@ def branches() -> list[str]:
         for folder in PRODUCT
         for file in sorted(Path(folder).rglob("*.py"))
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.ExceptHandler)
+        if isinstance(node, ast.ExceptHandler) or is_suppress(node)
     ]
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     for each in never:
         file, _, line = each.partition(":")
         _say(f"{each}: {(ROOT / file).read_text().splitlines()[int(line) - 1].strip()}")
-    _say(f"{len(every)} except branches, {len(never)} of which no test entered")
+    _say(f"{len(every)} except branches and suppress calls, {len(never)} of which no test entered")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""Notes which `except` branches of the product are entered; Python imports it at its start (`make excepts`).
+"""Notes which `except` branches of the product are entered, and which `suppress` calls suppress something.
 
-Every process of a test run that has this folder in PYTHONPATH adds a line to the file NOTED for each branch
-it enters first. The compiled modules differ, so PYTHONPYCACHEPREFIX must name COMPILED, a folder for them. It
-is also the sign to note: tests start processes without the variables whose names begin with GALLEY_.
+Python imports it at its start (`make excepts`). Every process of a test run that has this folder in
+PYTHONPATH adds a line to the file NOTED for each of them that it enters first. The compiled modules differ,
+so PYTHONPYCACHEPREFIX must name COMPILED, a folder for them. It is also the sign to note: tests start
+processes without the variables whose names begin with GALLEY_.
 """
 
 import ast
 import builtins
 import os
 import sys
+from contextlib import AbstractContextManager
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 ROOT: Final = Path(__file__).parents[3]
 PRODUCT: Final = tuple(f"{ROOT}/{each}/" for each in ("sdk", "operator", "worker-image", "gateway", "local"))
@@ -29,18 +31,46 @@ def _enter(place: str) -> None:
         os.close(noted)
 
 
+class _Suppress:
+    """A `suppress` that notes when it suppresses something."""
+
+    def __init__(self, place: str, suppress: AbstractContextManager[None, bool]) -> None:
+        self._place, self._suppress = place, suppress
+
+    def __enter__(self) -> None:
+        self._suppress.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if suppressed := self._suppress.__exit__(kind, error, trace):
+            _enter(self._place)
+        return bool(suppressed)
+
+
+def is_suppress(node: ast.AST) -> TypeGuard[ast.Call]:
+    """Return whether it is a call of `contextlib.suppress`."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in {"suppress", "contextlib.suppress"}
+
+
 class _Branches(ast.NodeTransformer):
     def __init__(self, file: str) -> None:
         self._file = file
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
         self.generic_visit(node)
-        place = f"{self._file}:{node.lineno}"
-        note = ast.parse(f"__except_entered__({place!r})").body[0]
-        for each in ast.walk(note):
-            ast.copy_location(each, node)
-        node.body.insert(0, note)
+        note = ast.Expr(self._call("__except_entered__", node))
+        node.body.insert(0, ast.copy_location(note, node))
         return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        return self._call("__suppress__", node, node) if is_suppress(node) else node
+
+    def _call(self, name: str, at: ast.AST, *arguments: ast.expr) -> ast.Call:
+        place = ast.Constant(f"{self._file}:{at.lineno}")  # type: ignore[attr-defined]
+        call = ast.Call(ast.Name(name, ast.Load()), [place, *arguments], [])
+        for each in (call, call.func, place):
+            ast.copy_location(each, at)
+        return call
 
 
 _compiled = SourceFileLoader.source_to_code
@@ -54,4 +84,5 @@ def _compile(self: SourceFileLoader, data: Any, path: Any, **options: Any) -> Co
 
 if sys.pycache_prefix == str(COMPILED):
     builtins.__except_entered__ = _enter  # type: ignore[attr-defined]
+    builtins.__suppress__ = _Suppress  # type: ignore[attr-defined]
     SourceFileLoader.source_to_code = _compile  # type: ignore[assignment, method-assign]
