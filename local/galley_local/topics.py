@@ -100,8 +100,7 @@ class LocalTopics:
                 except (BrokerError, TopicFull) as error:
                     log.warning("topics not kept", extra={"error": str(error)})
         finally:
-            if self._broker.connected:
-                await subscription.unsubscribe()
+            self._broker.unsubscribe(subscription)
 
 
 def may_subscribe(queue: LocalQueue) -> bool:

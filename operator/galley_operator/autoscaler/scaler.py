@@ -223,7 +223,7 @@ class Scaler:
         if self.signals is None or self.resting or self._could_grow(self.signals):
             await self._attempt("arm the doorbell", WRITE_SECONDS, self._bell.arm)
         else:
-            await self._attempt("disarm the doorbell", WRITE_SECONDS, self._bell.disarm)
+            self._bell.disarm()
 
     def _could_grow(self, signals: Signals) -> bool:
         if isinstance(signals.backlog, Unknown) or isinstance(signals.workforce, Unknown):

@@ -152,7 +152,7 @@ class AccountDirectory:
                     server = _decode_server((await answers.next_msg(wait)).data).server
                     found[server.id] = frozenset(server.tags)
             finally:
-                await answers.unsubscribe()
+                self._nats.end_subscription(answers)
         except (NatsError, OSError, TimeoutError, *UNREADABLE) as error:
             if found:
                 return found

@@ -237,7 +237,8 @@ async def workers_heard(broker: Broker, namespace: str) -> Heard | None:
             found.setdefault(words[3], {})[words[4]] = decode_heartbeat(message.data).version
 
     subscription = await broker.subscribe(topology.heartbeat_subject(namespace, "*", "*"), hear)
-    await asyncio.sleep(_LISTEN_SECONDS)
-    if broker.connected:
-        await subscription.unsubscribe()
+    try:
+        await asyncio.sleep(_LISTEN_SECONDS)
+    finally:
+        broker.unsubscribe(subscription)
     return found

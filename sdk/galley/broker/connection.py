@@ -311,6 +311,10 @@ class Broker:
         """
         return await self._subscribe(subject, lambda: self.nats.subscribe_directly(subject, react))
 
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription for good, whether or not the connection is lost or closed at present."""
+        self.nats.end_subscription(subscription)
+
     async def _subscribe(
         self, subject: str, subscribe: Callable[[], Awaitable[Subscription]]
     ) -> Subscription:
@@ -355,7 +359,7 @@ class Broker:
         self.check_usable()
         await self._questions.turn()
         inbox = self.nats.new_inbox()
-        subscription = await self.nats.subscribe(inbox)
+        subscription = await self._subscribe(inbox, lambda: self.nats.subscribe(inbox))
         try:
             with self._questions.asking(subject) as allowed:
                 async with allowed:
@@ -369,8 +373,7 @@ class Broker:
         except NatsError as error:
             raise self._unreachable(f"{subject}: {error}") from error
         finally:
-            if not self.nats.is_closed:
-                await subscription.unsubscribe()
+            self.unsubscribe(subscription)
 
     async def api(self, action: str, subject: str, request: object = None) -> dict[str, Any]:
         """Return the answer of the JetStream API.

@@ -190,8 +190,7 @@ async def ask_workers(
     except TimeoutError:
         return None
     finally:
-        if broker.connected:
-            await subscription.unsubscribe()
+        broker.unsubscribe(subscription)
 
 
 @asynccontextmanager
@@ -221,8 +220,7 @@ async def answering(
     try:
         yield
     finally:
-        if broker.connected:
-            await subscription.unsubscribe()
+        broker.unsubscribe(subscription)
 
 
 async def ask_holder(
@@ -264,8 +262,7 @@ async def answering_as(
     try:
         yield
     finally:
-        if broker.connected:
-            await subscription.unsubscribe()
+        broker.unsubscribe(subscription)
 
 
 async def ask_supply(broker: Broker, namespace: str, queue: str) -> Supply | None:

@@ -1,7 +1,6 @@
 """Hearing that a queue got work, or was paused, within a millisecond and at the cost of one message."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -39,7 +38,7 @@ class Doorbell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop_hearing()
-        await self.disarm()
+        self.disarm()
 
     async def arm(self) -> None:
         """Listen for the next task; a doorbell already armed stays as it is.
@@ -57,13 +56,11 @@ class Doorbell:
         """Whether it rings, or has rung, for the next task."""
         return self._ring.is_set() or len(self._armed) == len(self._subjects)
 
-    async def disarm(self) -> None:
+    def disarm(self) -> None:
         """Stop listening. What rang before can still be waited for."""
         armed, self._armed = self._armed, {}
         for subscription in armed.values():
-            # The broker may have ended it a moment ago, and a lost connection ends all of them.
-            with contextlib.suppress(NatsError):
-                await subscription.unsubscribe()
+            self._broker.unsubscribe(subscription)
 
     async def wait(self, seconds: float) -> bool:
         """Return True as soon as the bell has rung since it was armed, False after `seconds`.

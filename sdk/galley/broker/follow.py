@@ -82,8 +82,7 @@ class Follower:
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             stop_hearing()
-            if self._broker.connected:
-                await subscription.unsubscribe()
+            self._broker.unsubscribe(subscription)
 
     def _give_up(self, reason: str) -> None:
         self._broken = self._broken or reason

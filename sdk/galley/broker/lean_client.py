@@ -115,9 +115,17 @@ class LeanClient(Nats):
         """Wait until what was published is written, or for so long that it may never be."""
         await self._flush_pending(force_flush=True)
 
-    def forget_subscription(self, subscription: Subscription) -> None:
-        """Drop a subscription that ended with its connection, so that a reconnection does not renew it."""
-        self._remove_sub(subscription._id)  # noqa: SLF001 - the way of the library waits for a server
+    def end_subscription(self, subscription: Subscription) -> None:
+        """End a subscription for good: a connection that is lost at present does not renew it."""
+        number = subscription._id  # noqa: SLF001 - the way of the library waits, and raises if it ended before
+        subscription._stop_processing()  # noqa: SLF001 - its task would wait until it is collected as garbage
+        self._remove_sub(number)
+        # Also while the connection is lost: the command that began it may be sent on the next one.
+        command = b"UNSUB %d\r\n" % number
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        if self.is_connected and self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.Future())
 
     @property
     def life(self) -> str:

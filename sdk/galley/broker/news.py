@@ -66,7 +66,7 @@ class News:
             await self._listen(queue, key, subject)
             yield changed
         finally:
-            await self._leave(queue, key, subject, changed)
+            self._leave(queue, key, subject, changed)
 
     async def _listen(self, queue: _Queue, key: tuple[str, str], subject: str) -> None:
         # What is awaited here sends before it lets others run, so that they can look without waiting for it.
@@ -80,7 +80,7 @@ class News:
         pattern = topology.changes_of_queue(*key)
         queue.subscription = await self._broker.subscribe_directly(pattern, queue.hear)
 
-    async def _leave(self, queue: _Queue, key: tuple[str, str], subject: str, changed: asyncio.Event) -> None:
+    def _leave(self, queue: _Queue, key: tuple[str, str], subject: str, changed: asyncio.Event) -> None:
         queue.waiting[subject].discard(changed)
         over: list[Subscription | None] = []
         if not queue.waiting[subject]:
@@ -95,13 +95,7 @@ class News:
             self._hooks = []
         for subscription in over:
             if subscription is not None:
-                await self._drop(subscription)
-
-    async def _drop(self, subscription: Subscription) -> None:
-        if self._broker.connected:
-            await subscription.unsubscribe()
-        else:
-            self._broker.nats.forget_subscription(subscription)
+                self._broker.unsubscribe(subscription)
 
     async def _reconnected(self) -> None:
         self._wake()

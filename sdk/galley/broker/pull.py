@@ -166,7 +166,7 @@ class Pulls:
         """Pulls refused since this was last set to 0."""
 
     async def __aenter__(self) -> Self:
-        await self._subscribe()
+        self._subscription = await self._subscribe()
         self._hooks.callback(self._broker.on_disconnect(self._on_disconnect))
         self._hooks.callback(self._broker.on_reconnect(self._on_reconnect))
         self.heard_at = asyncio.get_running_loop().time()
@@ -181,14 +181,17 @@ class Pulls:
         """End all pulls; deliveries that were already sent still arrive before this returns."""
         subscription, self._subscription = self._subscription, None
         self._hooks.close()
-        if subscription is not None and self._broker.connected:
+        if subscription is not None:
             try:
-                # Draining leaves the inbox in place until the server has confirmed that nothing more comes.
-                async with asyncio.timeout(REQUEST_SECONDS):
-                    await subscription.drain()  # type: ignore[no-untyped-call]
+                if self._broker.connected:
+                    # The inbox stays until the server has confirmed that nothing more comes.
+                    async with asyncio.timeout(REQUEST_SECONDS):
+                        await subscription.drain()  # type: ignore[no-untyped-call]
             except (TimeoutError, NatsError, OSError) as error:
                 # Tasks that are still delivered to it come back when their leases end.
                 log.warning("pulls ended without an answer", extra={"error": str(error)})
+            finally:
+                self._broker.unsubscribe(subscription)
         self._forget_pulls()
 
     async def orient(self) -> None:
@@ -334,9 +337,9 @@ class Pulls:
         self._by_token.pop(pull.token, None)
         pull.end()
 
-    async def _subscribe(self) -> None:
+    async def _subscribe(self) -> Subscription:
         self._prefix = self._broker.nats.new_inbox() + "."
-        self._subscription = await self._broker.nats.subscribe_directly(self._prefix + "*", self._on_message)
+        return await self._broker.nats.subscribe_directly(self._prefix + "*", self._on_message)
 
     async def _on_disconnect(self) -> None:
         """Take another inbox: the server goes on with a pull as long as its inbox has a subscription.
@@ -344,9 +347,14 @@ class Pulls:
         A parked pull of the lost connection would get tasks. Their way back to us, through another account,
         is gone, and they would come again only when their lease ends.
         """
-        if self._subscription is not None:
-            self._broker.nats.forget_subscription(self._subscription)
-            await self._subscribe()
+        if (lost := self._subscription) is None:
+            return
+        self._broker.unsubscribe(lost)
+        subscription = await self._subscribe()
+        if self._subscription is lost:
+            self._subscription = subscription
+        else:  # these pulls were ended meanwhile
+            self._broker.unsubscribe(subscription)
 
     async def _on_reconnect(self) -> None:
         self._old_until = None

@@ -102,9 +102,8 @@ async def hearing_words(
     try:
         yield
     finally:
-        if broker.connected:
-            for each in words:
-                await each.unsubscribe()
+        for each in words:
+            broker.unsubscribe(each)
 
 
 @dataclass(frozen=True)

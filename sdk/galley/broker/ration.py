@@ -7,7 +7,7 @@ connection for all of them by the flood of one.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,7 +68,7 @@ async def rationed(
     finally:
         going_on.cancel()
         await asyncio.wait([going_on])
-        await listener.stop()
+        listener.stop()
 
 
 class _Listener:
@@ -122,7 +122,7 @@ class _Listener:
             spent = self._spent
             seamless = self._ration.seamless and not (rest > 0 and spent)
             if not seamless:
-                await self.stop()
+                self.stop()
             if rest > 0 and spent:
                 words = {"subject": self._subject, "heard": self._count, "bytes": self._bytes}
                 log.warning("more messages than are heard", extra=words)
@@ -153,15 +153,10 @@ class _Listener:
             try:
                 await before.drain()  # type: ignore[no-untyped-call]
             except (NatsError, TimeoutError):  # it ended with its connection
-                self._broker.nats.forget_subscription(before)
+                self._broker.unsubscribe(before)
             self._current.remove(before)
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """End the subscription, if the server has not."""
         while self._current:
-            ended = self._current.pop()
-            if self._broker.connected:
-                with suppress(NatsError):
-                    await ended.unsubscribe()
-            else:
-                self._broker.nats.forget_subscription(ended)
+            self._broker.unsubscribe(self._current.pop())

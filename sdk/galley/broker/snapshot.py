@@ -243,8 +243,7 @@ async def _batch(broker: Broker, stream: str, sequence: int) -> tuple[list[Store
                 problem = f"stream {stream} was not read in {_SILENCE_SECONDS:g} s"
                 raise BrokerUnreachable(broker.server, problem)
     finally:
-        if broker.connected:
-            await subscription.unsubscribe()
+        broker.unsubscribe(subscription)
     status, left = ended.result()
     if status.startswith("503"):
         return None

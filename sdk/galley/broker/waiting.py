@@ -73,5 +73,4 @@ async def hearing_changes(
     try:
         yield
     finally:
-        if broker.connected:
-            await subscription.unsubscribe()
+        broker.unsubscribe(subscription)

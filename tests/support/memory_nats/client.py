@@ -264,7 +264,7 @@ class MemoryClient(LeanClient):
         if subscription in self._interest:
             self._interest.remove(subscription)
 
-    def forget_subscription(self, subscription: Subscription) -> None:
+    def end_subscription(self, subscription: Subscription) -> None:
         self.forget(cast("MemorySubscription", subscription))
 
     def call(self, callback: Awaitable[None]) -> None:

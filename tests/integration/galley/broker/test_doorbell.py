@@ -111,7 +111,7 @@ async def test_a_ring_before_the_arming_is_forgotten(
 
 async def test_a_disarmed_bell_stays_silent(broker: Broker, queue: QueueLayout, bell: Doorbell) -> None:
     await bell.arm()
-    await bell.disarm()
+    bell.disarm()
     await submit(broker, queue)
     assert not await bell.wait(0.1)
 

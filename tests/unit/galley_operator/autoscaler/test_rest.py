@@ -165,7 +165,7 @@ async def test_a_change_that_nothing_reported_is_found_by_a_glance_at_the_stream
         await eventually(lambda: len(it.looks) > before, within=REST_SECONDS + GLANCE_SECONDS)
         await asyncio.sleep(1)
         before = len(it.looks)
-        await it.bell.disarm()
+        it.bell.disarm()
         await it.submit()
         await eventually(lambda: len(it.fleet.members) == 1, within=GLANCE_SECONDS + 1)
         assert len(it.looks) == before + 1
