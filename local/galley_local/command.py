@@ -21,23 +21,23 @@ def _arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--until-done", action="store_true",
-        help="exit when the tasks of the files have ended and the workers are gone; print the results",
+        help="exit when the tasks of the files have ended; print their results",
     )  # fmt: skip
     parser.add_argument("--port", type=_port, help="port of nats-server; a free one by default")
     parser.add_argument(
         "--http-port", type=_port, metavar="PORT",
-        help="port of the HTTP API and the dashboard on this machine; a free one by default",
+        help="port of the HTTP API and the dashboard; a free one by default",
     )  # fmt: skip
     parser.add_argument(
         "--fresh", action="store_true", help="delete the tasks and results of earlier runs in this folder"
     )
     parser.add_argument(
         "--reload", action=BooleanOptionalAction, default=True,
-        help="replace workers when their code is edited, and take over edited manifests; the default",
+        help="replace workers when their code changes, and apply changed manifests; the default",
     )  # fmt: skip
     parser.add_argument(
         "--keys", metavar="[QUEUE=]PATH", type=text, action="append", default=[],
-        help="keys of an encrypted queue, or of all: a folder with a file for each, or the manifest of their "
+        help="keys of one encrypted queue, or of all: a folder with one file per key, or the manifest of a "
         "Secret; else GALLEY_KEYS; may be given several times",
     )  # fmt: skip
 
@@ -68,7 +68,7 @@ def _kept(folder: Path, namespace: str | None, environ: Mapping[str, str]) -> Se
 
 command: Final = Command(
     "dev",
-    "Run queues on this machine: a broker, workers that scale with the work, a live table",
+    "Run queues on this machine, with a NATS server, workers that scale, and a live table",
     _arguments,
     _run,
     (

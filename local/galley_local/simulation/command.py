@@ -39,20 +39,26 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "traces", metavar="TRACE", nargs="*",
         help=f"a built-in trace ({', '.join(NAMES)}), "
-        "or a file with a task a line; all that are built in by default",
+        "or a file with one task per line; all built-in traces by default",
     )  # fmt: skip
     parser.add_argument("--max-workers", type=_whole("--max-workers", 1, 1000), help="as in spec.scaling")
-    parser.add_argument("--min-workers", type=_whole("--min-workers", 0, 1000), default=0, help="likewise")
-    parser.add_argument("--idle-seconds", type=_whole("--idle-seconds", 0, 86_400), help="likewise")
-    parser.add_argument("--target-wait-seconds", type=_seconds, help="likewise")
+    parser.add_argument(
+        "--min-workers", type=_whole("--min-workers", 0, 1000), default=0, help="as in spec.scaling"
+    )
+    parser.add_argument("--idle-seconds", type=_whole("--idle-seconds", 0, 86_400), help="as in spec.scaling")
+    parser.add_argument("--target-wait-seconds", type=_seconds, help="as in spec.scaling")
     parser.add_argument(
         "--lane-target", metavar="LANE=SECONDS", action="append", type=_lane_target, default=[],
-        help="as in spec.scaling.lanes; may be repeated. Traces that are built in have critical and normal",
+        help="as in spec.scaling.lanes; may be repeated. The built-in traces use critical and normal",
     )  # fmt: skip
     parser.add_argument("--concurrency", type=_whole("--concurrency", 1, 256), help="slots of a worker")
     parser.add_argument("--start-seconds", type=_seconds, help="time a worker takes to start")
-    parser.add_argument("--seed", type=_whole("--seed", 0, 2**32), default=0, help="of the built-in traces")
-    parser.add_argument("--plots", metavar="FOLDER", type=Path, help="write a picture of each trace there")
+    parser.add_argument(
+        "--seed", type=_whole("--seed", 0, 2**32), default=0, help="random seed of the built-in traces"
+    )
+    parser.add_argument(
+        "--plots", metavar="FOLDER", type=Path, help="write a picture of each trace to this folder"
+    )
     format_argument(parser, *Format)
 
 
@@ -124,7 +130,7 @@ def _write(folder: Path, trace: Trace, found: list[Result]) -> None:
 
 command: Final = Command(
     "simulate",
-    "Try the autoscaler on traces of load, beside models of KEDA, a fixed size and a clairvoyant",
+    "Compare the autoscaler with models of others, such as KEDA, on traces of load",
     _arguments,
     _run,
     ("galley simulate steady burst", "galley simulate --target-wait-seconds 30 --plots plots -o json"),

@@ -23,7 +23,7 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("queue", metavar="QUEUE", type=text)
     parser.add_argument(
         "--since", metavar="TIME", type=_time, default=timedelta(hours=1),
-        help="how far to go back, such as 30m, 12h or 7d; 1h by default. Records bound it",
+        help="how far to go back, such as 30m, 12h or 7d; 1h by default. Expired records are missing",
     )  # fmt: skip
     server_arguments(parser, reads=True)
 
@@ -71,7 +71,7 @@ def trace_lines(statuses: Iterable[TaskStatus], since: datetime) -> list[str]:
 
 command: Final = Command(
     "record-trace",
-    "Write the load a queue had as a trace for `galley simulate`, from the records of its tasks",
+    "Write the past load of a queue as a trace for `galley simulate`",
     _arguments,
     _run,
     ("galley record-trace images > load.jsonl", "galley record-trace images --since 12h > load.jsonl"),

@@ -19,7 +19,7 @@ from galley.broker.connection import Broker
 from galley.broker.identity import Source
 from galley.cli.command import text
 from galley.cli.errors import Misuse
-from galley.cli.server import find_target, tls_arguments, tls_for
+from galley.cli.server import CONNECTION, find_target, tls_arguments, tls_for
 from galley.cli.terminal import Terminal
 from galley.target import CREDENTIALS_VARIABLE
 
@@ -42,28 +42,29 @@ def archive_arguments(parser: ArgumentParser) -> None:
     """Declare the options about archives."""
     parser.add_argument(
         "--key-file", metavar="FILE", type=Path, action="append", default=[],
-        help="key that encrypts archives: 32 bytes, or those in base64; else GALLEY_BACKUP_KEY_FILE. Given "
-        "several times, the first one encrypts, and each can decrypt",
+        help="key of the archives: 32 bytes, plain or in base64; else GALLEY_BACKUP_KEY_FILE. If given "
+        "several times, the first one encrypts, and any can decrypt",
     )  # fmt: skip
 
 
 def access_arguments(parser: ArgumentParser) -> None:
     """Declare the options about NATS and the cluster."""
-    parser.add_argument(
+    group = parser.add_argument_group(CONNECTION)
+    group.add_argument(
         "--server", metavar="URL", type=text,
         help="NATS server; else GALLEY_SERVER, else the `galley dev` of this folder or one above",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--credentials", metavar="FILE", type=Path,
         help="credentials file for NATS; else GALLEY_CREDENTIALS",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--auth-secret", metavar="NAMESPACE/NAME", type=_secret,
-        help="instead of --credentials: the Secret with the keys of NATS, if your rights in the cluster let "
-        "you read it (galley-system/galley-nats-auth)",
+        help="instead of --credentials: the Secret with the keys of NATS, if you are allowed to read it "
+        "(galley-system/galley-nats-auth)",
     )  # fmt: skip
-    tls_arguments(parser)
-    parser.add_argument(
+    tls_arguments(group)
+    group.add_argument(
         "--kubeconfig", metavar="FILE", type=Path,
         help="cluster with the TaskQueues and Tasks; else the one this runs in, else KUBECONFIG, else none",
     )  # fmt: skip

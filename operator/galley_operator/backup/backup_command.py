@@ -58,8 +58,8 @@ ARCHIVES: Final = Listing[Entry](
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "action", metavar="take|list|verify", type=one_of("an action", tuple(Action)),
-        help="take: write an archive; list: show those that are there; verify: read one as a whole and check "
-        "that it can be restored",
+        help="take: write an archive; list: show all archives; verify: read an archive and check that it can "
+        "be restored",
     )  # fmt: skip
     parser.add_argument(
         "destination", metavar="DESTINATION", type=text, help="a folder, or s3://BUCKET/PREFIX"
@@ -69,7 +69,7 @@ def _arguments(parser: ArgumentParser) -> None:
         metavar="ARCHIVE",
         type=text,
         nargs="?",
-        help="for verify; the newest complete one by default",
+        help="with verify: name of the archive; the newest complete one by default",
     )
     archive_arguments(parser)
     parser.add_argument(
@@ -78,11 +78,11 @@ def _arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--keep", metavar="N", type=_positive,
-        help="afterwards delete complete archives beyond the newest N",
+        help="then keep only the newest N complete archives",
     )  # fmt: skip
     parser.add_argument(
         "--keep-days", metavar="DAYS", type=_positive,
-        help="afterwards delete archives older than that; the newest complete one always stays",
+        help="then delete archives older than DAYS; the newest complete one is always kept",
     )  # fmt: skip
     access_arguments(parser)
     format_argument(parser, *Format)

@@ -38,12 +38,12 @@ def _arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--replicas", metavar="N", type=int, choices=(1, 3, 5),
-        help="copies of each stream; as many as there were by default. More than one needs so many servers",
+        help="copies of each stream; by default as in the archive. Requires as many servers",
     )  # fmt: skip
     parser.add_argument(
         "--keep-existing",
         action="store_true",
-        help="add what is missing to streams that hold messages. What is there is kept",
+        help="add missing messages to streams that are not empty; existing messages are kept",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, and only say what would happen"
@@ -117,7 +117,7 @@ def _tell_of_buckets(report: Report, terminal: Terminal) -> None:
 
 command: Final = Command(
     "restore",
-    "Write an archive of `galley backup` into an empty NATS, another cluster, or another namespace",
+    "Restore an archive of `galley backup` into NATS: the same, another cluster or namespace",
     _arguments,
     _run,
     (

@@ -41,7 +41,7 @@ def _arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--replicas", metavar="N", type=int, choices=(1, 3, 5),
-        help="have each stream kept in so many copies; needs as many servers. Tasks run on meanwhile",
+        help="set the number of copies of each stream; requires as many servers. Tasks continue meanwhile",
     )  # fmt: skip
     access_arguments(parser)
     format_argument(parser, *Format)
@@ -60,7 +60,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 command: Final = Command(
     "streams",
-    "Show in how many copies the servers of NATS keep each stream, or change that",
+    "Show or change the number of copies of each stream in NATS",
     _arguments,
     _run,
     (

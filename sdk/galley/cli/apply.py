@@ -40,8 +40,7 @@ _IN_VAIN: Final = (_UNCHANGED[Outcome.FAILED], _UNCHANGED[Outcome.CANCELLED])
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-f", "--file", dest="files", type=Path, nargs="+", action="extend", required=True, metavar="FILE",
-        help="manifests; the tasks and workflows in them are submitted, each under its name, and the "
-        "schedules made",
+        help="manifests of tasks, workflows and schedules; the name of a task is its id",
     )  # fmt: skip
     server_arguments(parser)
 
@@ -198,7 +197,7 @@ async def _submit(client: AsyncClient, task: Task, room: asyncio.Semaphore) -> s
 
 command: Final = Command(
     "apply",
-    "Submit the tasks and workflows of manifest files, and make their schedules; what exists stays",
+    "Create the tasks, workflows and schedules of manifest files",
     _arguments,
     _run,
     (

@@ -62,16 +62,16 @@ AUDIT: Final = Listing[AuditLine](
 
 
 def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("queue", metavar="QUEUE", type=text, nargs="?", help="only changes of this queue")
+    parser.add_argument("--task", metavar="ID", type=text, help="only changes of this task")
     parser.add_argument(
-        "queue", metavar="QUEUE", type=text, nargs="?", help="only what was done to this queue"
+        "--who", metavar="USER", type=text, help="only changes by this user, attested or claimed"
     )
-    parser.add_argument("--task", metavar="ID", type=text, help="only what was done to this task")
-    parser.add_argument("--who", metavar="USER", type=text, help="only what this user did, or claims to be")
     parser.add_argument(
         "--since",
         metavar="AGE",
         type=age_argument,
-        help="only what was done since then, such as 30m, 2h or 7d",
+        help="only changes of the last 30m, 2h, 7d or similar",
     )
     format_argument(parser, Format.JSON, Format.YAML)
     server_arguments(parser, reads=True)
@@ -100,7 +100,7 @@ def _lines(
 
 command: Final = Command(
     "audit",
-    "Show who cancelled, redrove, changed or paused what, and when",
+    "Show the audit log: who changed what, and when",
     _arguments,
     _run,
     ("galley audit images --since 7d", "galley audit --who alice -o json"),

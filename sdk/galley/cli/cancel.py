@@ -20,7 +20,7 @@ from galley.task_status import TaskStatus
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("tasks", metavar="ID|QUEUE/ID", type=text, nargs="*")
     parser.add_argument(
-        "--queue", type=text, metavar="QUEUE", help="instead of ids: all tasks of this queue that fit"
+        "--queue", type=text, metavar="QUEUE", help="instead of ids: all matching tasks of this queue"
     )
     selection_arguments(parser)
     confirm_argument(parser)
@@ -79,7 +79,7 @@ async def _cancel(client: AsyncClient, options: Namespace, reference: str, termi
 
 command: Final = Command(
     "cancel",
-    "Cancel tasks: a waiting task is not started, a running attempt is stopped",
+    "Cancel tasks, waiting or running",
     _arguments,
     _run,
     ("galley cancel thumbnail-hills images/thumbnail-stars", "galley cancel --queue images -l customer=ada"),

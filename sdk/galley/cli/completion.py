@@ -36,6 +36,6 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 
 command: Final = Command(
-    "completion", "Print the completions of a shell", _arguments, _run,
+    "completion", "Print the completion script for a shell", _arguments, _run,
     ("galley completion bash", "galley completion fish"),
 )  # fmt: skip

@@ -11,8 +11,8 @@ _YES = frozenset(("y", "yes"))
 def confirm_argument(parser: ArgumentParser) -> None:
     """Declare `--yes` and `--dry-run`, of which one can be given."""
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--yes", action="store_true", help="do it without being asked, once they are counted")
-    how.add_argument("--dry-run", action="store_true", help="only say how many it would be, and do nothing")
+    how.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    how.add_argument("--dry-run", action="store_true", help="print the number of tasks, and change nothing")
 
 
 def confirmed(question: str, terminal: Terminal, options: Namespace) -> bool:

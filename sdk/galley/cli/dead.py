@@ -59,20 +59,23 @@ LETTERS: Final = Listing[DeadTask](
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", metavar="|".join(_ACTIONS), choices=_ACTIONS)
     parser.add_argument(
-        "targets", metavar="QUEUE|QUEUE/ID", type=text, nargs="+", help="all of a queue, or single ones"
+        "targets", metavar="QUEUE|QUEUE/ID", type=text, nargs="+", help="a queue, or single tasks"
     )
-    parser.add_argument("--all", action="store_true", help="needed to redrive or drop those of a whole queue")
+    parser.add_argument("--all", action="store_true", help="required to redrive or drop all of a queue")
     parser.add_argument("--handler", type=text, help="only those of this handler; with edit, the new handler")
     parser.add_argument("--reason", type=text, help="only those with this reason, such as AttemptsExhausted")
     parser.add_argument(
-        "--older-than", type=age_argument, metavar="AGE", help="only those that died so long ago"
+        "--older-than", type=age_argument, metavar="AGE", help="only those that failed at least this long ago"
     )
     parser.add_argument(
-        "--younger-than", type=age_argument, metavar="AGE", help="only those that died less than so long ago"
+        "--younger-than",
+        type=age_argument,
+        metavar="AGE",
+        help="only those that failed less than this long ago",
     )
     selector_argument(parser)
     confirm_argument(parser)
-    parser.add_argument("--rate", type=float, metavar="NUMBER", help="redrive at most so many a second")
+    parser.add_argument("--rate", type=float, metavar="NUMBER", help="redrive at most this many per second")
     parser.add_argument("--input", type=text, metavar="JSON", help="with edit: the new input")
     format_argument(parser, *Format)
     server_arguments(parser, reads=True)
@@ -233,7 +236,7 @@ def _lines(dead: DeadTask) -> Iterator[str]:
 
 command: Final = Command(
     "dead",
-    "List, show, edit, drop and redrive tasks that will not be tried again",
+    "List, show, edit, drop and redrive dead letters",
     _arguments,
     _run,
     (

@@ -31,11 +31,11 @@ _STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "queues", metavar="QUEUE", type=text, nargs="*",
-        help="only these queues; needed with the credentials of a queue",
+        help="only these queues; required with the credentials of a queue",
     )  # fmt: skip
     parser.add_argument(
         "--kubeconfig", metavar="FILE", type=Path,
-        help="a cluster to look at; else the one this runs in, else that of KUBECONFIG, else none",
+        help="check this cluster as well; else the one this runs in, else KUBECONFIG, else none",
     )  # fmt: skip
     format_argument(parser, Format.JSON, Format.YAML)
     server_arguments(parser)
@@ -132,7 +132,7 @@ def _document(finding: Finding) -> dict[str, str]:
 
 command: Final = Command(
     "doctor",
-    "Find what is wrong with an installation, and say what to do",
+    "Check an installation, and say how to fix what is wrong",
     _arguments,
     _run,
     ("galley doctor", "galley doctor images -o json"),

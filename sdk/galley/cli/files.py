@@ -18,13 +18,16 @@ _ACTIONS: Final = ("put",)
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", metavar="put", choices=_ACTIONS)
-    parser.add_argument("queue", metavar="QUEUE", type=text, help="whose tasks are to have the files")
+    parser.add_argument("queue", metavar="QUEUE", type=text, help="queue of the tasks that use the files")
     parser.add_argument(
-        "files", metavar="FILE", nargs="+", help="prints for each what stands for it in an input"
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="files to store; for each, its reference for the input of a task is printed",
     )
     parser.add_argument(
         "--keep", type=age_argument, default="1h", metavar="DURATION",
-        help="keep them so long without a task, such as 30m, 12h or 7d; 1h by default, 30d at most",
+        help="how long to keep files that no task uses, such as 30m, 12h or 7d; 1h by default, 30d at most",
     )  # fmt: skip
     server_arguments(parser)
 
@@ -47,7 +50,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 command: Final = Command(
     "files",
-    "Store files for the inputs of manifests",
+    "Store files that manifests can refer to",
     _arguments,
     _run,
     ("galley files put images input/hills.jpg", "galley files put images input/hills.jpg --keep 7d"),

@@ -113,20 +113,20 @@ SORTS: Final[dict[str, Callable[[TaskStatus], Any]]] = {
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("what", metavar="queues|tasks|schedules|topics|workflows", choices=_NOUNS)
-    parser.add_argument("queue", metavar="QUEUE", type=text, nargs="?", help="only this queue, or its own")
+    parser.add_argument("queue", metavar="QUEUE", type=text, nargs="?", help="only this queue")
     selection_arguments(parser)
     parser.add_argument(
         "--sort", choices=SORTS, default="submitted", metavar="FIELD", help=f"{', '.join(SORTS)}; tasks only"
     )
     parser.add_argument(
         "--limit", type=_limit, metavar="N",
-        help="at most so many; reads that many of the oldest that wait or run in each lane and of the latest "
-        "changes, however many tasks there are; tasks only",
+        help="at most this many: of each lane, the oldest that wait or run, and the latest changes. The rest "
+        "of the queue is not read; tasks only",
     )  # fmt: skip
-    parser.add_argument("--reverse", action="store_true", help="in the opposite order; tasks only")
+    parser.add_argument("--reverse", action="store_true", help="reverse the order; tasks only")
     parser.add_argument(
         "-w", "--watch", action="store_true",
-        help="go on until Ctrl-C: a table that changes, or a line for each change in a pipe; tasks only",
+        help="show changes until Ctrl-C: in the table, or in a pipe as one line each; tasks only",
     )  # fmt: skip
     format_argument(parser, *Format)
     server_arguments(parser, reads=True)

@@ -44,20 +44,20 @@ USES: Final = Listing[_Use](
 
 def _arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="new|usage", required=True)
-    new = actions.add_parser("new", help="print a Secret with a new primary key, and the earlier ones")
+    new = actions.add_parser("new", help="print a Secret with a new primary key and the earlier keys")
     new.add_argument("secret", metavar="SECRET", type=text, help="name of the Secret")
     new.add_argument(
         "--add-to", metavar="PATH", type=Path,
-        help="the keys so far, a folder or the manifest of the Secret: they are kept",
+        help="existing keys to keep: a folder, or the manifest of the Secret",
     )  # fmt: skip
     new.add_argument("--id", type=text, help="id of the new key; else made from the time")
     new.add_argument(
         "--not-primary", action="store_true",
-        help="leave the primary key as it is: the first step of a rotation, until all programs have both",
+        help="keep the present primary key: the first step of a rotation, until all programs have both keys",
     )  # fmt: skip
     new.add_argument(
         "--write", metavar="FILE", type=Path,
-        help="write it to a new file that only you can read, instead of printing it",
+        help="write to a new file that only you can read, instead of printing",
     )  # fmt: skip
     namespace_argument(new)
     usage = actions.add_parser("usage", help="count the payloads that each key encrypts")
@@ -132,7 +132,7 @@ def _secret(options: Namespace, terminal: Terminal) -> str:
 
 command: Final = Command(
     "keys",
-    "Make keys for an encrypted queue, or count what each key still encrypts",
+    "Create keys for an encrypted queue, or count what each key encrypts",
     _arguments,
     _run,
     ("galley keys new image-keys", "galley keys usage images -o json"),

@@ -28,7 +28,7 @@ def selector_argument(parser: ArgumentParser) -> None:
     """Declare `-l`."""
     parser.add_argument(
         "-l", "--selector", metavar="SELECTOR", type=_selector, default="",
-        help="only those whose labels fit, as for kubectl: 'team=billing,tier!=low', 'team in (a, b)'",
+        help="only those with matching labels, as in kubectl: 'team=billing,tier!=low', 'team in (a, b)'",
     )  # fmt: skip
 
 

@@ -18,10 +18,10 @@ from galley.note import LogLine
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("task", metavar="ID|QUEUE/ID", type=text)
     parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on with what it writes, until the task has ended"
+        "-f", "--follow", action="store_true", help="print new output until the task has ended"
     )
     parser.add_argument("--attempt", type=_number, metavar="NUMBER", help="only this attempt; all by default")
-    parser.add_argument("--timestamps", action="store_true", help="begin each line with its time")
+    parser.add_argument("--timestamps", action="store_true", help="print the time of each line")
     format_argument(parser, Format.JSON)
     server_arguments(parser, reads=True)
 
@@ -87,7 +87,7 @@ def _json(value: object) -> str:
 
 command: Final = Command(
     "logs",
-    "Print what the handler of a task wrote, in all its attempts, wherever they ran",
+    "Print the output of a task's handler, of all attempts",
     _arguments,
     _run,
     ("galley logs thumbnail-hills", "galley logs images/thumbnail-stars --attempt 2"),

@@ -34,18 +34,26 @@ def _header(word: str) -> tuple[str, str]:
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("topic", metavar="TOPIC", type=text)
-    parser.add_argument("--data", type=text, metavar="JSON", help="what handlers get as their input")
+    parser.add_argument(
+        "--data", type=text, metavar="JSON", help="the event's data, which handlers get as their input"
+    )
     parser.add_argument(
         "--attribute", dest="attributes", type=text, action="append", default=[], metavar="NAME=VALUE",
-        help="what filters look at; may be repeated. Whole numbers, true and false are no texts",
+        help="an attribute for filters; may be repeated. Whole numbers, true and false are not strings",
     )  # fmt: skip
-    parser.add_argument("--key", type=text, default="", metavar="KEY", help="of which the order is kept")
-    parser.add_argument("--id", type=text, metavar="ID", help="the same id again is the same event")
-    parser.add_argument("--type", type=text, default=DEFAULT_TYPE, metavar="TYPE", help="of the CloudEvent")
-    parser.add_argument("--source", type=text, default="", metavar="SOURCE", help="of the CloudEvent")
+    parser.add_argument(
+        "--key", type=text, default="", metavar="KEY", help="events with the same key keep their order"
+    )
+    parser.add_argument(
+        "--id", type=text, metavar="ID", help="id of the event; publishing it again is the same event"
+    )
+    parser.add_argument(
+        "--type", type=text, default=DEFAULT_TYPE, metavar="TYPE", help="type of the CloudEvent"
+    )
+    parser.add_argument("--source", type=text, default="", metavar="SOURCE", help="source of the CloudEvent")
     parser.add_argument(
         "--cloudevent", type=Path, metavar="FILE",
-        help="a CloudEvent as JSON, instead of all these; with --header, its data alone",
+        help="file with a CloudEvent as JSON, instead of the options above; with --header, only its data",
     )  # fmt: skip
     parser.add_argument(
         "--header", dest="headers", type=text, action="append", default=[], metavar="NAME:VALUE",

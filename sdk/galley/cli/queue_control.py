@@ -30,7 +30,7 @@ def _drain_arguments(parser: ArgumentParser) -> None:
     _one_queue(parser)
     parser.add_argument(
         "--within", type=seconds_argument, default=FOREVER, metavar="SECONDS",
-        help="wait at most this long for running tasks; as long as it takes by default",
+        help="wait at most this long for running tasks; without a limit by default",
     )  # fmt: skip
     server_arguments(parser)
 
@@ -84,28 +84,28 @@ async def _purge(options: Namespace, terminal: Terminal) -> int:
 
 pause: Final = Command(
     "pause",
-    "Start no further task of queues; what runs goes on, and tasks are still accepted",
+    "Pause queues: running tasks continue, new tasks are accepted but not started",
     _queues,
     _pause,
     ("galley pause images", "galley pause images texts"),
 )
 resume: Final = Command(
     "resume",
-    "Start tasks of paused queues again",
+    "Resume paused queues",
     _queues,
     _resume,
     ("galley resume images", "galley resume images texts"),
 )
 drain: Final = Command(
     "drain",
-    "Pause a queue, and wait until none of its tasks runs",
+    "Pause queues, and wait until none of their tasks runs",
     _drain_arguments,
     _drain,
     ("galley drain images", "galley drain texts"),
 )
 purge: Final = Command(
     "purge",
-    "Cancel all tasks of a queue that wait for a slot, a time or a retry",
+    "Cancel all tasks of a queue that are not running",
     _purge_arguments,
     _purge,
     ("galley purge images --yes", "galley purge texts --yes"),

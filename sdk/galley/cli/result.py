@@ -22,11 +22,11 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("task", metavar="ID|QUEUE/ID", type=text)
     parser.add_argument(
         "--within", type=seconds_argument, default=FOREVER, metavar="SECONDS",
-        help="wait at most this long for its end; as long as it takes by default",
+        help="wait at most this long for the task to end; without a limit by default",
     )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, metavar="FILE",
-        help="write the result there: the content, if it is a file, and else its JSON",
+        help="write the result to this file: its content if it is a file, else JSON",
     )  # fmt: skip
     server_arguments(parser, reads=True)
 

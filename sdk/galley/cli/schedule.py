@@ -80,39 +80,40 @@ def _arguments(parser: ArgumentParser) -> None:
         metavar="QUEUE/NAME",
         type=text,
         nargs="+",
-        help="schedules; with list, queues; with register, modules (or files) with @task(cron=...)",
+        help="schedules; with list, queues; with register, modules or files with @task(cron=...)",
     )
     create = parser.add_argument_group("create")
-    create.add_argument("--handler", type=text, metavar="HANDLER", help="what each tick runs")
-    create.add_argument("--input", type=text, metavar="JSON", help="its input")
+    create.add_argument("--handler", type=text, metavar="HANDLER", help="handler of the tasks")
+    create.add_argument("--input", type=text, metavar="JSON", help="input of the handler")
     create.add_argument(
-        "--cron", type=text, metavar="LINE", help="such as '0 3 * * *', @daily or '@every 10m'"
+        "--cron", type=text, metavar="LINE", help="when to run, such as '0 3 * * *', @daily or '@every 10m'"
+    )
+    create.add_argument("--time-zone", type=text, metavar="ZONE", help="time zone of --cron; UTC by default")
+    create.add_argument(
+        "--lane",
+        type=one_of("a lane", HIGHEST_FIRST),
+        metavar="LANE",
+        help="lane of the tasks; normal by default",
     )
     create.add_argument(
-        "--time-zone", type=text, metavar="ZONE", help="whose clocks it follows; UTC by default"
+        "--start", type=_moment, metavar="TIME", help="do not run before this time, such as 2026-01-01T00:00Z"
     )
+    create.add_argument("--end", type=_moment, metavar="TIME", help="do not run after this time")
     create.add_argument(
-        "--lane", type=one_of("a lane", HIGHEST_FIRST), metavar="LANE", help="normal by default"
-    )
-    create.add_argument(
-        "--start", type=_moment, metavar="TIME", help="first moment, such as 2026-01-01T00:00Z"
-    )
-    create.add_argument("--end", type=_moment, metavar="TIME", help="last moment")
-    create.add_argument(
-        "--jitter", type=_number, metavar="SECONDS", help="start each task up to so much later"
+        "--jitter", type=_number, metavar="SECONDS", help="delay each task by a random time up to this"
     )
     create.add_argument(
         "--overlap", type=one_of("a policy", tuple(Overlap)), metavar="POLICY",
-        help="while the task before has not ended: skip (by default), allow, replace",
+        help="if the previous task has not ended: skip (the default), allow, replace",
     )  # fmt: skip
     create.add_argument(
         "--catch-up", type=one_of("a policy", tuple(CatchUp)), metavar="POLICY",
-        help="of ticks that passed while no worker ran: skip (by default), one, all",
+        help="runs that were missed while no worker ran: skip (the default), one, all",
     )  # fmt: skip
     parser.add_argument(
-        "--queue", type=text, metavar="QUEUE", help="with register: only this queue, and handlers without one"
+        "--queue", type=text, metavar="QUEUE", help="with register: only handlers of this queue, or of none"
     )
-    parser.add_argument("--token", type=text, help="with run-now: the same token runs nothing twice")
+    parser.add_argument("--token", type=text, help="with run-now: run only once for this token")
     format_argument(parser, *Format)
     server_arguments(parser, reads=True)
 
@@ -278,7 +279,7 @@ def _time(moment: datetime | None) -> str:
 
 command: Final = Command(
     "schedule",
-    "Make, list, show, suspend, resume, run, delete and register schedules",
+    "Create, list, show, suspend, resume, run, delete and register schedules",
     _arguments,
     _run,
     (

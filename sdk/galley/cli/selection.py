@@ -21,10 +21,16 @@ def selection_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--handler", type=text, help="only tasks of this handler")
     selector_argument(parser)
     parser.add_argument(
-        "--older-than", type=age_argument, metavar="AGE", help="only tasks submitted so long ago, such as 2h"
+        "--older-than",
+        type=age_argument,
+        metavar="AGE",
+        help="only tasks submitted at least this long ago, such as 2h",
     )
     parser.add_argument(
-        "--younger-than", type=age_argument, metavar="AGE", help="only tasks submitted less than so long ago"
+        "--younger-than",
+        type=age_argument,
+        metavar="AGE",
+        help="only tasks submitted less than this long ago",
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from galley import dev_file
 from galley.cli.command import PLUG_INS, Command, Serving, text
@@ -16,6 +17,12 @@ from galley.target import Target
 from galley.target import find_target as target_of
 from galley.tls import Tls, tls_of
 
+if TYPE_CHECKING:
+    from argparse import _ActionsContainer
+
+CONNECTION: Final = "connection options"
+"""Title of the options that commands which talk to a server have in common."""
+
 
 def server_arguments(parser: ArgumentParser, *, reads: bool = False) -> None:
     """Declare the options every command has that talks to a server.
@@ -25,29 +32,30 @@ def server_arguments(parser: ArgumentParser, *, reads: bool = False) -> None:
         reads: whether the command only reads, and so can read what an ended `galley dev` kept.
     """
     parser.set_defaults(reads=reads)
-    parser.add_argument(
+    group = parser.add_argument_group(CONNECTION)
+    group.add_argument(
         "--server", metavar="URL", type=text,
         help="NATS server; else GALLEY_SERVER, else the `galley dev` of this folder or one above",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--credentials", metavar="FILE", type=Path,
-        help="credentials file for NATS; else GALLEY_CREDENTIALS. On a cluster it is the key "
-        "nats.creds of the Secret galley-QUEUE-producer, or -manager",
+        help="credentials file for NATS; else GALLEY_CREDENTIALS. On a cluster: nats.creds of the Secret "
+        "galley-QUEUE-producer or galley-QUEUE-manager",
     )  # fmt: skip
-    tls_arguments(parser)
-    parser.add_argument(
+    tls_arguments(group)
+    group.add_argument(
         "--keys", metavar="[QUEUE=]PATH", type=text, action="append",
-        help="keys of an encrypted queue, or of all: a folder with a file for each, or the manifest of their "
+        help="keys of one encrypted queue, or of all: a folder with one file per key, or the manifest of a "
         "Secret; else GALLEY_KEYS; may be given several times",
     )  # fmt: skip
-    namespace_argument(parser)
+    namespace_argument(group)
 
 
-def tls_arguments(parser: ArgumentParser) -> None:
-    """Declare the options about TLS to NATS."""
+def tls_arguments(parser: "_ActionsContainer") -> None:
+    """Declare the options about TLS to NATS, in a parser or a group of its options."""
     for name, words in (
-        ("ca", "certificates of authorities to trust, as ca.crt of that Secret; else GALLEY_TLS_CA"),
-        ("certificate", "own certificate, if NATS requires one; else GALLEY_TLS_CERTIFICATE"),
+        ("ca", "certificates of authorities to trust (ca.crt of that Secret); else GALLEY_TLS_CA"),
+        ("certificate", "client certificate, if NATS requires one; else GALLEY_TLS_CERTIFICATE"),
         ("key", "its private key; else GALLEY_TLS_KEY, else the same file"),
     ):
         parser.add_argument(f"--tls-{name}", metavar="FILE", type=Path, help=words)
@@ -57,7 +65,7 @@ def tls_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def namespace_argument(parser: ArgumentParser) -> None:
+def namespace_argument(parser: "_ActionsContainer") -> None:
     """Declare `-n`."""
     parser.add_argument(
         "-n", "--namespace", metavar="NAME", type=text,

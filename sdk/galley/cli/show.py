@@ -42,7 +42,7 @@ from galley.task_status import Phase, TaskStatus
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("task", metavar="ID|QUEUE/ID", type=text_argument, help="of a task or a workflow")
+    parser.add_argument("task", metavar="ID|QUEUE/ID", type=text_argument, help="id of a task or workflow")
     format_argument(parser, Format.JSON, Format.YAML)
     server_arguments(parser, reads=True)
 

@@ -46,15 +46,15 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--id", type=text, help="choose the id: the same id with the same input is one task")
     parser.add_argument(
         "--unique-key", type=text, metavar="KEY",
-        help="at most one task of the queue has this key at a time, until it has ended",
+        help="while this task has not ended, no other task of the queue can have this key",
     )  # fmt: skip
     parser.add_argument(
         "--on-conflict", type=one_of("what to do", tuple(OnConflict)), metavar="WHAT",
-        help="if another task has the key: reject, which is the default, existing, or replace",
+        help="if another task has the unique key: reject (the default), existing, or replace",
     )  # fmt: skip
     parser.add_argument(
         "--key", type=text, metavar="KEY",
-        help="take turns with tasks of other keys; the queue may limit how many tasks of a key run at once",
+        help="fair-share key: keys take turns, and the queue can limit how many tasks of a key run at once",
     )  # fmt: skip
     parser.add_argument(
         "--delay",
@@ -65,10 +65,10 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--deadline", type=seconds_argument, metavar="SECONDS", help="give up this many seconds from now"
     )
-    parser.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="longest time of one attempt")
+    parser.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="time limit of one attempt")
     parser.add_argument(
         "--wait", type=seconds_argument, nargs="?", const=FOREVER, metavar="SECONDS",
-        help="wait for the result and print it instead of the id; at most this long, if a number is given",
+        help="wait for the result and print it instead of the id; for at most SECONDS, if given",
     )  # fmt: skip
     server_arguments(parser)
 

@@ -181,7 +181,7 @@ def _started(status: TaskStatus) -> datetime:
 
 command: Final = Command(
     "top",
-    "Show queues, workers, running tasks and rates, live",
+    "Show live queues, workers, running tasks and rates",
     _arguments,
     _run,
     ("galley top", "galley top images -o json"),

@@ -81,10 +81,17 @@ def _moment(word: str) -> datetime:
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", metavar="|".join(_ACTIONS), choices=_ACTIONS)
     parser.add_argument("topic", metavar="TOPIC", type=text)
-    parser.add_argument("--filter", type=text, metavar="EXPRESSION", help="with follow: which events")
-    parser.add_argument("--subscription", type=text, metavar="NAME", help="with replay: whose handler runs")
     parser.add_argument(
-        "--since", type=text, metavar="TIME", help="events stored from then on; needed for replay"
+        "--filter", type=text, metavar="EXPRESSION", help="with follow: only events that match"
+    )
+    parser.add_argument(
+        "--subscription",
+        type=text,
+        metavar="NAME",
+        help="with replay: the subscription that gets the events again",
+    )
+    parser.add_argument(
+        "--since", type=text, metavar="TIME", help="events stored since then; required for replay"
     )
     parser.add_argument("--until", type=text, metavar="TIME", help="with replay: events stored before then")
     format_argument(parser, Format.JSON, Format.YAML)
@@ -233,7 +240,7 @@ def _rules(subscription: Subscription) -> str:
 
 command: Final = Command(
     "topic",
-    "Look at a topic and its events, follow and replay them",
+    "Show a topic and its events, follow and replay them",
     _arguments,
     _run,
     (

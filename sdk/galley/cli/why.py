@@ -87,7 +87,7 @@ def _document(
 
 command: Final = Command(
     "why",
-    "Explain why a queue has the workers it has, and which limits and keys its tasks wait for",
+    "Explain a queue's number of workers, and what its tasks wait for",
     _arguments,
     _run,
     ("galley why images", "galley why images -o json"),
