@@ -1,4 +1,4 @@
-"""The connection to NATS: opened once per process, checked, and kept for good."""
+"""The connection to NATS: opened once per process, checked, and made again whenever it breaks."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,9 @@ from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from galley.broker import websocket
+from galley.broker.cancellation import cancellations, raise_if_cancelled
 from galley.broker.clock_watch import ClockWatch
-from galley.broker.encryption import tls_error
+from galley.broker.connection_errors import ConnectionErrors
 from galley.broker.errors import (
     BrokerError,
     BrokerFull,
@@ -28,7 +29,7 @@ from galley.broker.errors import (
     SubjectInvalid,
 )
 from galley.broker.home import Home
-from galley.broker.identity import Identity, Source, refusal
+from galley.broker.identity import Identity, Source
 from galley.broker.lean_client import LeanClient
 from galley.broker.lean_parser import React
 from galley.broker.news import News
@@ -111,10 +112,8 @@ class Broker:
         self._connect_seconds = connect_seconds
         self._reconnected: list[Callable[[], Awaitable[None]]] = []
         self._disconnected: list[Callable[[], Awaitable[None]]] = []
-        self._last_error = ""
-        self._logged_error: str | None = None
-        self._tls_problem: BrokerError | None = None
         self._identity = None if credentials is None else Identity(credentials)
+        self._errors = ConnectionErrors(self.server, self._tls, self._identity)
         self._renewal: asyncio.Task[None] | None = None
         self._questions = Questions()
         self._home: Home | None = None
@@ -149,25 +148,25 @@ class Broker:
             self._tls.context()
         self._home = Home.here()
         inbox = INBOX if self._identity is None else self._identity.read().inbox
-        cancelled = _cancellations()
+        cancelled = cancellations()
 
         def waits(said: str) -> None:
-            self._note(said)
-            _heed_cancellation(cancelled)
+            self._errors.last = said
+            raise_if_cancelled(since=cancelled)
 
         try:
             async with asyncio.timeout(self._connect_seconds):
                 await self._connect(inbox, cancelled)
                 await check_jetstream(self.nats, self.server, waits)
-                _heed_cancellation(cancelled)
+                raise_if_cancelled(since=cancelled)
         except (TimeoutError, OSError, NatsError) as error:
             await self._abandon()
-            problem = str(error) or self._last_error or f"no word of it in {self._connect_seconds:g} s"
+            problem = str(error) or self._errors.last or f"no answer in {self._connect_seconds:g} s"
             raise self._unreachable(problem) from error
         except BaseException:
             await self._abandon()
             raise
-        self._tls_problem = None
+        self._errors.clear()
         self._opened = True
         await self.pipeline.open()
         if self._identity is not None:
@@ -278,12 +277,12 @@ class Broker:
 
     async def reached(self, within: float) -> bool:
         """Return whether all that was sent so far has reached the server, waiting `within` seconds."""
-        connection, cancelled = self.connection, _cancellations()
+        connection, cancelled = self.connection, cancellations()
         try:
             await self.nats.flush(max(1, round(within)))
         except (NatsError, OSError, TimeoutError):
             return False
-        _heed_cancellation(cancelled)
+        raise_if_cancelled(since=cancelled)
         # While a connection is lost, the library says at once that all is well.
         return self.connected and self.connection == connection
 
@@ -336,9 +335,9 @@ class Broker:
         try:
             with self._questions.asking(subject) as allowed:
                 async with allowed:
-                    cancelled = _cancellations()
+                    cancelled = cancellations()
                     answer = await self.nats.request(subject, body, timeout=seconds)
-                    _heed_cancellation(cancelled)
+                    raise_if_cancelled(since=cancelled)
                     return answer
         except NoRespondersError:
             return None
@@ -412,20 +411,17 @@ class Broker:
             react(subject)
 
     def _unreachable(self, problem: str) -> BrokerError:
-        """Return the error for not having been answered: often it is known why there is no connection."""
-        if not self.connected and self._tls_problem is not None:
-            return self._tls_problem
-        said = "" if self.connected else f"{problem}; {self._last_error}"
-        return refusal(self._identity, self.server, said) or BrokerUnreachable(self.server, problem)
+        return self._errors.why(problem, connected=self.connected)
 
     async def _connect(self, inbox: str, cancelled: int) -> None:
         identity = self._identity
 
         async def failed(error: Exception) -> None:
-            await self._on_error(error)
+            # An exception raised here would end the library's read loop for good (nats.py#914).
+            self._errors.add(error, opened=self._opened, connected=self.connected)
             if not self._opened:
                 # The library would try again, for good: who opens the connection was cancelled meanwhile.
-                _heed_cancellation(cancelled)
+                raise_if_cancelled(since=cancelled)
 
         # All who lose a server do so at the same moment; they need not return in one.
         wait = _RECONNECT_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load
@@ -452,29 +448,6 @@ class Broker:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.nats.give_up()
 
-    def _note(self, said: str) -> None:
-        self._last_error = said
-
-    async def _on_error(self, error: Exception) -> None:
-        # An exception raised here would end the library's read loop for good (nats.py#914).
-        if not isinstance(error, NatsError | OSError | EOFError):
-            # Raised by a part of ours that was handed a message: the library tells of both here.
-            log.error("message not taken", exc_info=error)
-            return
-        if problem := tls_error(error, self.server, self._tls):
-            self._tls_problem = problem
-        # A timeout has no text; the total wait is reported instead.
-        said = str(error) or ("" if isinstance(error, TimeoutError) else type(error).__name__)
-        # A server that refuses us hangs up, and now and then that is all we hear of it.
-        if not (self._last_error and isinstance(error, ConnectionResetError | BrokenPipeError)):
-            self._last_error = said
-        # While it is opened, its caller gets the error; later each attempt to reconnect fails alike. What
-        # happens on a connection, such as messages dropped for a slow reader, is told each time.
-        again = said == self._logged_error and not self.connected
-        self._logged_error = said
-        level = logging.WARNING if self._opened and not again else logging.DEBUG
-        log.log(level, "broker connection error", extra={"error": said, "server": self.server})
-
     async def _on_disconnect(self) -> None:
         self.connection += 1
         self.pipeline.abandon()
@@ -482,8 +455,7 @@ class Broker:
             await self._tell(self._disconnected)
 
     async def _on_reconnect(self) -> None:
-        self._tls_problem = None
-        self._logged_error = None
+        self._errors.clear()
         log.info("broker connection is back", extra={"server": self.server})
         await self._tell(self._reconnected)
 
@@ -494,22 +466,3 @@ class Broker:
             except Exception:
                 # An exception raised here would end the library's read loop.
                 log.exception("a part did not recover from a reconnection")
-
-
-def _cancellations() -> int:
-    """Return how often the running task was cancelled, without what has been taken back."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
-
-
-def _heed_cancellation(before: int) -> None:
-    """Raise the cancellation that the library swallows if its answer comes at the same moment.
-
-    `asyncio.wait_for` of Python 3.11 does so, and what was cancelled would go on, for as long as it likes.
-
-    Args:
-        before: the cancellations when the answer was asked for. A `TaskGroup` of Python 3.11 whose member
-            failed leaves one behind, and the task that had the group goes on.
-    """
-    if _cancellations() > before:
-        raise asyncio.CancelledError
