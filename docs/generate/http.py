@@ -14,7 +14,7 @@ OpenAPI 3.1 document at `/openapi.json`, with the schema of each body. How to us
 [Use Galley over HTTP](../how-to/http.md).
 
 "Needs" names the verb and the resource of `galley.dev` that the user needs in the namespace; a Role
-can also grant it for one queue ([who may do what](../how-to/http.md#who-may-do-what)).
+can also grant it for one queue ([authorization](../how-to/http.md#authorization)).
 """
 
 
