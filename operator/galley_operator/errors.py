@@ -18,6 +18,7 @@ GalleyError
     ├── TopicsQuotaExceeded    the topics of a namespace do
     ├── WorkflowAcrossQueues   its steps are of several queues, whose workers cannot reach each other
     ├── WorkflowNotBegun       it could not be submitted, or was lost, and its time is over
+    ├── SpecNotRead            more is to be read of objects of its namespace than is read in a second
     ├── CodeNotFound           the ConfigMap with a queue's code is missing
     ├── KeysInvalid            the keys that sign NATS credentials are malformed
     ├── KeysNotFound           the Secret with them is missing
@@ -265,6 +266,19 @@ class WorkflowNotBegun(OperatorError):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(f"{problem}; the time of the workflow is over")
+
+
+class SpecNotRead(OperatorError):
+    """The object was not looked at yet, since its namespace has many large objects that cannot be begun."""
+
+    reason = "SpecNotRead"
+
+    def __init__(self, kind: str, name: str, namespace: str) -> None:
+        self.kind, self.name, self.namespace = kind, name, namespace
+        super().__init__(
+            f"{kind} {name!r} waits for others of namespace {namespace!r} to be read",
+            "nothing, it is read in its turn; to have it read sooner, delete large objects that are refused",
+        )
 
 
 class CodeNotFound(OperatorError):

@@ -60,6 +60,8 @@ class MemoryCluster(Cluster):
         """Watches from a version before this one have expired."""
         self.lists = 0
         """Listings so far."""
+        self.reads = 0
+        """Reads of single objects so far."""
         self.away = False
         """Whether no request reaches the server."""
         self._version = 100
@@ -114,6 +116,7 @@ class MemoryCluster(Cluster):
         return status.get("phase", ""), found.get("status", ""), found.get("reason", "")
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        self.reads += 1
         return copy.deepcopy(self._found("get", resource, namespace, name))
 
     async def create(self, resource: Resource, body: Object, *, manager: str = MANAGER) -> Object:

@@ -1,10 +1,15 @@
-"""Objects that the broker keeps a copy of: what is read of them, and the loop of who keeps it."""
+"""Objects that the broker keeps a copy of: what is read of them, and the loop of who keeps it.
+
+Their specs are not kept, since each may have 1 MiB: they are read from the API server when they are needed.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import Raw, Struct, field
+from msgspec.json import encode
+from msgspec.structs import replace
 from pydantic import BaseModel, ValidationError
 
 from galley.errors import ManifestInvalid
@@ -15,6 +20,9 @@ from galley_operator.cluster.reflector import Reflector
 from galley_operator.cluster.resource import Resource
 
 M = TypeVar("M", bound=BaseModel)
+
+STATUS_BYTES: Final = 256 * 1024
+"""A larger status is none that we wrote."""
 
 
 class ObjectMetadata(Struct, frozen=True):
@@ -33,6 +41,8 @@ class KeptObject(Struct, frozen=True):
     metadata: ObjectMetadata
     spec: Raw = Raw(b"{}")
     status: Raw = Raw(b"{}")
+    spec_bytes: int = 0
+    """Size of its spec, where that is not kept. An API server has no such field."""
 
     @property
     def uid(self) -> str:
@@ -58,6 +68,31 @@ class KeptObject(Struct, frozen=True):
             return model.model_validate_json(bytes(self.status), by_alias=True, by_name=False)
         except ValidationError:
             return model()
+
+
+K = TypeVar("K", bound=KeptObject)
+
+
+def without_spec(thing: K) -> K:
+    """Return an object as it is kept: without its spec, and with no larger status than we write."""
+    # A copy: what was read is a view of all that the server sent.
+    status = thing.status.copy() if len(thing.status) <= STATUS_BYTES else Raw(b"{}")
+    return replace(thing, spec=Raw(b"{}"), spec_bytes=len(thing.spec), status=status)
+
+
+async def with_spec(cluster: Cluster, resource: Resource, thing: K) -> K:
+    """Return an object with its spec, of the same generation.
+
+    Raises:
+        ObjectConflict: if it has changed by now, so that it is looked at again soon.
+        ClusterError: if it cannot be read.
+    """
+    metadata = thing.metadata
+    found = await cluster.get(resource, metadata.namespace, metadata.name)
+    now = found["metadata"]
+    if (now["uid"], now.get("generation", 0)) != (thing.uid, metadata.generation):
+        raise ObjectConflict("get", resource.named(metadata.namespace, metadata.name), 409, "it has changed")
+    return replace(thing, spec=Raw(encode(found.get("spec") or {})))
 
 
 async def write_status(

@@ -12,7 +12,9 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
+from galley.bounds import is_queue_name
 from galley.broker import schedules as stored
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError, BrokerUnreachable
@@ -24,11 +26,20 @@ from galley.resources.task_schedule import TaskScheduleSpec
 from galley.schedule import RUN_NOW, Origin, Schedule, check_schedule_name
 from galley.schedule_manifest import ScheduleMetadata, schedule_of
 from galley.unreadable import UNREADABLE
+from galley_operator.cluster.allowance import Allowance
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.errors import ClusterError
-from galley_operator.cluster.kept_object import KeptObject, ObjectMetadata, keep_looking, write_status
+from galley_operator.cluster.errors import ClusterError, ObjectConflict
+from galley_operator.cluster.kept_object import (
+    KeptObject,
+    ObjectMetadata,
+    keep_looking,
+    with_spec,
+    without_spec,
+    write_status,
+)
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import TASKSCHEDULES
+from galley_operator.errors import SpecNotRead
 from galley_operator.faults import Faults
 from galley_operator.schedules.status import status_of, written
 from galley_operator.tasks.known_queues import KnownQueues
@@ -61,12 +72,26 @@ class ScheduleObject(KeptObject, frozen=True):
     """What is read of a TaskSchedule."""
 
     metadata: ScheduleObjectMetadata
+    queue_name: str = ""
+    """What of its spec is kept; empty if that is not the name of a queue."""
 
     @property
     def run_now(self) -> str:
         """The value of the annotation that runs it, or what stands for a longer one in the status."""
         value = self.metadata.annotations.run_now if self.metadata.annotations else ""
         return value if len(value) <= RUN_NOW_LENGTH else sha256(value.encode()).hexdigest()
+
+
+class _Route(Struct, frozen=True, rename="camel"):
+    queue_name: str = ""
+
+
+def _kept(shaped: ScheduleObject, _: ScheduleObject | None) -> ScheduleObject:
+    try:
+        queue = msgspec.json.decode(shaped.spec, type=_Route).queue_name
+    except UNREADABLE:
+        queue = ""
+    return replace(without_spec(shaped), queue_name=queue if is_queue_name(queue) else "")
 
 
 class ScheduleKeeper:
@@ -84,11 +109,12 @@ class ScheduleKeeper:
         self._cluster, self._broker, self._queues, self._faults = cluster, broker, queues, faults
         self._clock = clock
         self._changed = asyncio.Event()
+        self._allowance = Allowance()
         self._found: dict[tuple[str, str], dict[str, Kept]] = {}
         """The schedules of the queues that were read in this look."""
         self._swept_at = float("-inf")
         self._reflector: Reflector[ScheduleObject, ScheduleObject] = Reflector(
-            cluster, Source(TASKSCHEDULES, ScheduleObject, lambda shaped, _: shaped, namespaces), self, faults
+            cluster, Source(TASKSCHEDULES, ScheduleObject, _kept, namespaces), self, faults
         )
 
     def changed(self, key: Key, now: ScheduleObject, *, listed: bool) -> None:  # noqa: ARG002 - of a Listener
@@ -107,13 +133,16 @@ class ScheduleKeeper:
     async def once(self) -> None:
         """Look at each schedule, and now and then at all queues."""
         self._found.clear()
-        for key, thing in list(self._reflector.things.items()):
+        for thing in self._allowance.in_turn(self._reflector.things.values()):
+            name = f"{thing.metadata.namespace}/{thing.metadata.name}"
             try:
                 await self._look_at(thing)
+            except ObjectConflict:
+                continue  # it has changed meanwhile, and is looked at again
             except (BrokerError, ClusterError) as error:
-                log.warning("schedule not looked at", extra={"schedule": "/".join(key), "error": str(error)})
+                log.warning("schedule not looked at", extra={"schedule": name, "error": str(error)})
             except Exception as error:  # whatever it is costs this schedule alone
-                self._faults.caught("schedule", error, "/".join(key))
+                self._faults.caught("schedule", error, name)
         loop = asyncio.get_running_loop()
         if loop.time() - self._swept_at >= SWEEP_SECONDS:
             try:
@@ -135,8 +164,12 @@ class ScheduleKeeper:
                 handle = await client.schedules.run(kept, f"{thing.uid} {thing.run_now}")
                 log.info("schedule run now", extra={"schedule": thing.metadata.name, "task": handle.id})
                 ran = thing.run_now
-        except BrokerError:
+        except (BrokerError, ClusterError):
             raise
+        except SpecNotRead as error:
+            if before.observed_generation == thing.metadata.generation:
+                return
+            problem = error
         except GalleyError as error:
             problem = error
         status = status_of(before, thing.metadata.generation, found, problem, ran, self._clock())
@@ -146,17 +179,21 @@ class ScheduleKeeper:
     async def _keep(self, thing: ScheduleObject) -> Kept:
         """Return the schedule of an object after making it what the object says."""
         metadata = thing.metadata
-        spec = thing.spec_as(TaskScheduleSpec, "TaskSchedule")
-        place = metadata.namespace, spec.queue_name
+        place = metadata.namespace, thing.queue_name
         check_schedule_name(metadata.name)
-        if place not in self._found:
+        if thing.queue_name and place not in self._found:
             found = stored.schedules_of(self._broker, *place)
             self._found[place] = {kept.schedule.name: kept async for kept in found}
-        present = self._found[place].get(metadata.name)
+        present = self._found.get(place, {}).get(metadata.name)
         if present is not None and (present.schedule.uid, present.schedule.generation) == (
             metadata.uid, metadata.generation,
         ):  # fmt: skip
             return present
+        if not await self._allowance.take(thing):
+            raise SpecNotRead("TaskSchedule", metadata.name, metadata.namespace)
+        spec = (await with_spec(self._cluster, TASKSCHEDULES, thing)).spec_as(
+            TaskScheduleSpec, "TaskSchedule"
+        )
         client = AsyncClient.over(self._broker, metadata.namespace)
         declared = ScheduleMetadata(metadata.name, metadata.uid, metadata.generation, metadata.labels)
         wanted = await schedule_of(client, declared, spec)
@@ -181,18 +218,6 @@ class ScheduleKeeper:
             if schedule.origin is not Origin.OBJECT or not schedule.uid:
                 continue
             thing = self._reflector.things.get((namespace, schedule.name))
-            if thing is None or thing.uid != schedule.uid or _queue_of(thing) not in (queue, ""):
+            if thing is None or thing.uid != schedule.uid or thing.queue_name not in (queue, ""):
                 await stored.remove(self._broker, namespace, queue, schedule.name)
                 log.info("schedule removed", extra={"schedule": schedule.name, "queue": queue})
-
-
-class _Route(Struct, frozen=True, rename="camel"):
-    queue_name: str = ""
-
-
-def _queue_of(thing: ScheduleObject) -> str:
-    """Return the queue of an object, or nothing if that cannot be read."""
-    try:
-        return msgspec.json.decode(thing.spec, type=_Route).queue_name
-    except UNREADABLE:
-        return ""

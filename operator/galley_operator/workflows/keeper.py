@@ -10,7 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import Raw, Struct, field
+from msgspec.structs import replace
 
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError, BrokerUnreachable
@@ -19,17 +21,26 @@ from galley.client import AsyncClient
 from galley.errors import GalleyError, ManifestInvalid, QueueNotFound
 from galley.record import NULL, Record
 from galley.resources.declared_status import INLINE_RESULT_LIMIT
-from galley.resources.workflow import DeclaredWorkflowStatus, WorkflowSpec
+from galley.resources.workflow import DAY, DeclaredWorkflowStatus, WorkflowSpec
+from galley.unreadable import UNREADABLE
 from galley.workflow.errors import WorkflowConflict
 from galley.workflow.state import WORKFLOW, outcome_address, workflow_id
 from galley.workflow_manifest import submit_workflow
 from galley.workflows import WorkflowStatus
+from galley_operator.cluster.allowance import Allowance
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
-from galley_operator.cluster.kept_object import KeptObject, ObjectMetadata, keep_looking, write_status
+from galley_operator.cluster.kept_object import (
+    KeptObject,
+    ObjectMetadata,
+    keep_looking,
+    with_spec,
+    without_spec,
+    write_status,
+)
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import WORKFLOWS
-from galley_operator.errors import WorkflowAcrossQueues, WorkflowNotBegun
+from galley_operator.errors import SpecNotRead, WorkflowAcrossQueues, WorkflowNotBegun
 from galley_operator.faults import Faults
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.workflows.status import Seen, failed, seen, waits, written
@@ -55,16 +66,39 @@ class WorkflowObjectMetadata(ObjectMetadata, frozen=True):
     created: datetime = field(default=datetime.max.replace(tzinfo=UTC), name="creationTimestamp")
 
 
+class _Times(Struct, frozen=True, rename="camel"):
+    """What is kept of a spec."""
+
+    timeout_seconds: int = DAY
+    ttl_seconds_after_finished: int | None = None
+
+
 class WorkflowObject(KeptObject, frozen=True):
     """What is read of a Workflow."""
 
     metadata: WorkflowObjectMetadata
+    times: _Times = _Times()
+    over_at: datetime | None = None
+    """When it ended, if it has."""
 
     @property
     def flow(self) -> str:
         """The id of its workflow."""
         chosen = self.metadata.annotations.workflow if self.metadata.annotations else ""
         return chosen or workflow_id(self.metadata.name, self.uid)
+
+
+def _kept(shaped: WorkflowObject, _: WorkflowObject | None) -> WorkflowObject:
+    try:
+        times = msgspec.json.decode(shaped.spec, type=_Times)
+    except UNREADABLE:
+        times = _Times()  # a look at the whole spec says what is wrong with it
+    thing = replace(without_spec(shaped), times=times)
+    status = thing.status_as(DeclaredWorkflowStatus)
+    if not status.over:
+        return thing
+    # Nothing but that is needed of it, and there may be very many.
+    return replace(thing, status=Raw(b"{}"), over_at=status.completion_time or thing.metadata.created)
 
 
 class WorkflowKeeper:
@@ -85,11 +119,12 @@ class WorkflowKeeper:
         self._cluster, self._broker, self._queues, self._faults = cluster, broker, queues, faults
         self._clock, self._one_queue = clock, one_queue
         self._changed = asyncio.Event()
+        self._allowance = Allowance()
         self._gone: set[tuple[str, str]] = set()
         """Namespace and id of workflows whose object was deleted, or was missing at the last sweep."""
         self._swept_at = float("-inf")
         self._reflector: Reflector[WorkflowObject, WorkflowObject] = Reflector(
-            cluster, Source(WORKFLOWS, WorkflowObject, lambda shaped, _: shaped, namespaces), self, faults
+            cluster, Source(WORKFLOWS, WorkflowObject, _kept, namespaces), self, faults
         )
 
     def changed(self, key: Key, now: WorkflowObject, *, listed: bool) -> None:  # noqa: ARG002 - of a Listener
@@ -108,13 +143,16 @@ class WorkflowKeeper:
 
     async def once(self) -> None:
         """Look at each workflow that has not ended, and now and then at all queues."""
-        for key, thing in list(self._reflector.things.items()):
+        for thing in self._allowance.in_turn(self._reflector.things.values()):
+            name = f"{thing.metadata.namespace}/{thing.metadata.name}"
             try:
                 await self._look_at(thing)
+            except ObjectConflict:
+                continue  # it has changed meanwhile, and is looked at again
             except (BrokerError, ClusterError) as error:
-                log.warning("workflow not looked at", extra={"workflow": "/".join(key), "error": str(error)})
+                log.warning("workflow not looked at", extra={"workflow": name, "error": str(error)})
             except Exception as error:  # whatever it is costs this workflow alone
-                self._faults.caught("workflow", error, "/".join(key))
+                self._faults.caught("workflow", error, name)
         loop = asyncio.get_running_loop()
         if loop.time() - self._swept_at >= SWEEP_SECONDS:
             self._swept_at = loop.time()
@@ -124,10 +162,18 @@ class WorkflowKeeper:
                 log.warning("workflows not swept", extra={"error": str(error)})
 
     async def _look_at(self, thing: WorkflowObject) -> None:
-        before = thing.status_as(DeclaredWorkflowStatus)
-        if before.over:
-            await self._expire(thing, before)
+        if thing.over_at is not None:
+            await self._expire(thing, thing.over_at)
             return
+        before = thing.status_as(DeclaredWorkflowStatus)
+        if not (before.workflow and before.queue):
+            if not await self._allowance.take(thing):
+                if not before.conditions:
+                    later = SpecNotRead("Workflow", thing.metadata.name, thing.metadata.namespace)
+                    after = waits(before, thing.metadata.generation, later, self._clock())
+                    await write_status(self._cluster, WORKFLOWS, thing, written(after))
+                return
+            thing = await with_spec(self._cluster, WORKFLOWS, thing)
         generation, now = thing.metadata.generation, self._clock()
         try:
             after = seen(before, generation, await self._found(thing, before), now)
@@ -167,17 +213,11 @@ class WorkflowKeeper:
         """Return when it is given up."""
         if before.deadline is not None:
             return before.deadline
-        seconds = thing.spec_as(WorkflowSpec, "Workflow").timeout_seconds
-        return thing.metadata.created + timedelta(seconds=seconds)
+        return thing.metadata.created + timedelta(seconds=thing.times.timeout_seconds)
 
-    async def _expire(self, thing: WorkflowObject, status: DeclaredWorkflowStatus) -> None:
-        try:
-            seconds = thing.spec_as(WorkflowSpec, "Workflow").ttl_seconds_after_finished
-        except ManifestInvalid:
-            return
-        if seconds is None or status.completion_time is None:
-            return
-        if self._clock() < status.completion_time + timedelta(seconds=seconds):
+    async def _expire(self, thing: WorkflowObject, over_at: datetime) -> None:
+        seconds = thing.times.ttl_seconds_after_finished
+        if seconds is None or self._clock() < over_at + timedelta(seconds=seconds):
             return
         metadata = thing.metadata
         try:

@@ -30,7 +30,7 @@ STEPS_MOST: Final = 1000
 NAME_LENGTH: Final = 39
 """Characters of a name: the id of the workflow adds nine."""
 
-_DAY: Final = 24 * 3600
+DAY: Final = 24 * 3600
 _MOST: Final = 2**53 - 1
 
 _REFERENCE: Final = re.compile(
@@ -102,7 +102,7 @@ class WorkflowSpec(Part):
     """What follows when a step has failed for good: `stop` ends the workflow, `continue` goes on with the
     steps that do not depend on it, and `collect` also, with failures of last steps as parts of the result."""
 
-    timeout_seconds: Whole = Field(_DAY, ge=1, le=30 * _DAY)
+    timeout_seconds: Whole = Field(DAY, ge=1, le=30 * DAY)
     """Seconds all of it may take; then steps fail with `DeadlineExceeded`."""
 
     ttl_seconds_after_finished: Annotated[Whole, Field(ge=0, le=31_536_000)] | None = None

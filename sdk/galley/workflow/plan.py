@@ -194,10 +194,10 @@ class _Compiler:
         check_step(name, call)
         holes = _holes(name, call, scope)
         places = [(argument, _source(name, hole, scope), hole.path) for argument, hole in holes]
-        sources: list[Draft] = [] if scope.before is None else [scope.before]
-        for _, source, _ in places:
-            if not any(source is each for each in sources):
-                sources.append(source)
+        # By identity, and each once: one step may have thousands of arguments that are results of others.
+        distinct = {} if scope.before is None else {id(scope.before): scope.before}
+        distinct |= {id(source): source for _, source, _ in places}
+        sources = list(distinct.values())
         if len(sources) > 1:
             at = {id(source): slot for slot, source in enumerate(sources)}
             filled = tuple((argument, (at[id(source)], *path)) for argument, source, path in places)

@@ -18,6 +18,7 @@ from galley.client import AsyncClient
 from galley.resources import TaskSchedule
 from galley.schedule import RUN_NOW, Origin, Schedule
 from galley.schedule_manifest import apply_schedule
+from galley_operator.cluster.allowance import BYTES_A_SECOND
 from galley_operator.cluster.resource import TASKSCHEDULES
 from galley_operator.faults import Faults
 from galley_operator.schedules.keeper import ScheduleKeeper
@@ -43,12 +44,12 @@ class Stage:
     queues: KnownQueues
     faults: Faults
 
-    def declare(self, name: str = "nightly", **spec: Any) -> dict[str, Any]:
+    def declare(self, name: str = "nightly", namespace: str = "default", **spec: Any) -> dict[str, Any]:
         """Have a TaskSchedule be there, or changed, as `kubectl apply` does it."""
-        present = self.cluster.objects.get(("taskschedules", "default", name))
+        present = self.cluster.objects.get(("taskschedules", namespace, name))
         generation = 1 + (present["metadata"]["generation"] if present else 0)
         uid = present["metadata"]["uid"] if present else f"uid-{name}-{len(self.cluster.past)}"
-        metadata = {"name": name, "namespace": "default", "uid": uid, "generation": generation}
+        metadata = {"name": name, "namespace": namespace, "uid": uid, "generation": generation}
         spec = {"queueName": "images", "handler": "resize", "cron": "@every 1m", "overlap": "allow", **spec}
         body = {"metadata": metadata, "spec": spec, "status": present.get("status", {}) if present else {}}
         return self.cluster.put(TASKSCHEDULES, body)
@@ -58,11 +59,11 @@ class Stage:
         present["metadata"]["annotations"] = {RUN_NOW: value}
         self.cluster.touch(TASKSCHEDULES, "default", name)
 
-    def status(self, name: str = "nightly") -> dict[str, Any]:
-        return dict(self.cluster.objects["taskschedules", "default", name].get("status") or {})
+    def status(self, name: str = "nightly", namespace: str = "default") -> dict[str, Any]:
+        return dict(self.cluster.objects["taskschedules", namespace, name].get("status") or {})
 
-    def ready(self, name: str = "nightly") -> str:
-        conditions = self.status(name).get("conditions") or [{"reason": "none"}]
+    def ready(self, name: str = "nightly", namespace: str = "default") -> str:
+        conditions = self.status(name, namespace).get("conditions") or [{"reason": "none"}]
         return str(conditions[0]["reason"])
 
     async def kept(self, name: str = "nightly", queue: str = "images") -> Schedule | None:
@@ -362,3 +363,36 @@ async def test_a_schedule_restored_without_its_uid_is_taken_over() -> None:
         assert kept is not None
         assert kept.uid == stage.cluster.objects["taskschedules", "default", "nightly"]["metadata"]["uid"]
         assert not await apply_schedule(client, manifest), "and what has an object stays its own"
+
+
+@in_virtual_time
+async def test_large_schedules_that_are_refused_cost_no_other_namespace() -> None:
+    """All were read every five seconds, in one go, whether they were kept or not."""
+    async with a_stage() as stage, stage.operator():
+        for number in range(40):
+            stage.declare(f"large{number}", namespace="other", input={"text": "x" * 1_000_000})
+        began, reads = stage.server.now(), stage.cluster.reads
+        stage.declare()
+        await eventually(lambda: stage.ready() == "Active", within=10)
+
+        def told() -> set[str]:
+            return {stage.ready(f"large{number}", "other") for number in range(40)}
+
+        await eventually(lambda: "none" not in told(), within=30, why="a condition of each")
+        await asyncio.sleep(60)
+        seconds = (stage.server.now() - began).total_seconds()
+        most = (seconds + 5) * BYTES_A_SECOND / 1_000_000 + 3
+        assert 5 < stage.cluster.reads - reads <= most
+        await eventually(lambda: told() == {"ManifestInvalid"}, within=200, why="each in its turn")
+
+
+@in_virtual_time
+async def test_a_schedule_that_is_kept_is_not_read_again() -> None:
+    async with a_stage() as stage, stage.operator():
+        stage.declare()
+        await eventually(lambda: stage.ready() == "Active", within=30)
+        reads = stage.cluster.reads
+        await asyncio.sleep(60)
+        assert stage.cluster.reads == reads
+        stage.declare(cron="@every 2m")
+        await eventually(lambda: stage.cluster.reads == reads + 1, within=30)

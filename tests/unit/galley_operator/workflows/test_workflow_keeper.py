@@ -19,6 +19,7 @@ from galley.record import Failure, Outcome, Record, State
 from galley.workflow.errors import WorkflowNotFound
 from galley.workflow.state import WORKFLOW, outcome_address, workflow_id
 from galley.workflows import AsyncWorkflow, AsyncWorkflows
+from galley_operator.cluster.allowance import BYTES_A_SECOND
 from galley_operator.cluster.errors import ObjectConflict
 from galley_operator.cluster.resource import WORKFLOWS
 from galley_operator.faults import Faults
@@ -50,19 +51,20 @@ class Stage:
     uids: dict[str, str] = field(default_factory=dict)
 
     def declare(
-        self, *steps: dict[str, Any], name: str = "order", uid: str = "u1", flow: str = "", **spec: Any
-    ) -> None:
+        self, *steps: dict[str, Any], name: str = "order", uid: str = "u1", flow: str = "",
+        namespace: str = "default", **spec: Any,
+    ) -> None:  # fmt: skip
         """Have a Workflow be there, as `kubectl apply` does it."""
         metadata: dict[str, Any] = {
-            "name": name, "namespace": "default", "uid": uid, "generation": 1,
+            "name": name, "namespace": namespace, "uid": uid, "generation": 1,
             "creationTimestamp": self.server.now().isoformat(),
         }  # fmt: skip
         if flow:
             metadata["annotations"] = {WORKFLOW: flow}
         self.cluster.put(WORKFLOWS, {"metadata": metadata, "spec": {"steps": list(steps), **spec}})
 
-    def status(self, name: str = "order") -> dict[str, Any]:
-        return dict(self.cluster.objects["workflows", "default", name].get("status") or {})
+    def status(self, name: str = "order", namespace: str = "default") -> dict[str, Any]:
+        return dict(self.cluster.objects["workflows", namespace, name].get("status") or {})
 
     def phase(self, name: str = "order") -> str:
         return str(self.status(name).get("phase", ""))
@@ -408,3 +410,41 @@ def _graph() -> Any:
     graph = Graph()
     graph.add("pay", call("images", "pay"))
     return graph
+
+
+@in_virtual_time
+async def test_large_workflows_that_cannot_begin_cost_no_other_namespace() -> None:
+    """Each was read every five seconds, in one go: twenty of 1 MiB cost the operator its Lease."""
+    large = PAY | {"queueName": "absent", "input": {"text": "x" * 200_000}}
+    steps = [large | {"name": f"s{number}"} for number in range(5)]
+    async with a_stage() as stage:
+        for number in range(40):
+            stage.declare(*steps, name=f"large{number}", uid=f"u{number}", namespace="other")
+        began, reads = stage.server.now(), stage.cluster.reads
+        stage.declare(PAY, SEND)
+        await eventually(lambda: stage.phase() == "Running", within=10)
+
+        def told() -> bool:
+            return all(stage.status(f"large{number}", "other").get("conditions") for number in range(40))
+
+        await eventually(told, within=30, why="a condition of each")
+        await asyncio.sleep(60)
+        seconds = (stage.server.now() - began).total_seconds()
+        most = (seconds + 5) * BYTES_A_SECOND / 1_000_000 + 2
+        assert 5 < stage.cluster.reads - reads <= most
+
+        async def all_tried() -> bool:
+            found = [stage.status(f"large{number}", "other") for number in range(40)]
+            return all(each["conditions"][0]["reason"] == "QueueNotFound" for each in found)
+
+        await eventually(all_tried, within=200, why="each in its turn")
+
+
+@in_virtual_time
+async def test_a_workflow_that_has_ended_is_not_read_again() -> None:
+    async with a_stage() as stage:
+        stage.declare(PAY | {"input": {"receipt": "${steps.absent.result}"}})
+        await stage.reaches("Failed")
+        reads = stage.cluster.reads
+        await asyncio.sleep(60)
+        assert stage.cluster.reads == reads
