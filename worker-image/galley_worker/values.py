@@ -44,6 +44,23 @@ class Unfit(Exception):
     """A value is not there, or does not fit where it is to go."""
 
 
+class Room:
+    """What there may be of a value, counted before it is read: one result may be asked for many times."""
+
+    def __init__(self) -> None:
+        self._left = LARGEST
+
+    def take(self, size: int) -> None:
+        """Count bytes of a value.
+
+        Raises:
+            Unfit: it would be too large.
+        """
+        self._left -= size
+        if self._left < 0:
+            raise Unfit(f"it would have more than {LARGEST} bytes of JSON, the limit")
+
+
 class Values:
     """Makes inputs and results of the values of a workflow's nodes."""
 
@@ -84,8 +101,7 @@ class Values:
             raise Unfit(str(error)) from None
         if not node.holes:
             return envelope
-        given = {name: await self._part(place, root, source, path) for name, path in node.holes}
-        data = filled(envelope.input, given)
+        data = filled(envelope.input, await self._given(place, root, node, source))
         large, files = await self._stored(address, data, INPUT)
         if large is None and not files:
             return replace(envelope, input=Raw(data))
@@ -110,17 +126,17 @@ class Values:
         """
         node = await self._flows.node(place, root, root.out)
         if node.join:
-            data = await self.value(place, root, Slot(join=root.out))
+            data = await self.value(place, root, Slot(join=root.out), Room())
         else:
             own = node.given or place.address(root.out).id
-            data = await self.value(place, root, known or Slot(task=own, queue=node.queue))
+            data = await self.value(place, root, known or Slot(task=own, queue=node.queue), Room())
         large, _ = await self._stored(address, data, RESULT)
         if large is None:
             return Record(State.DONE, 1, result=Raw(data))
         return Record(State.DONE, 1, large=large, v=RECORD_REFERRING_VERSION)
 
-    async def value(self, place: Place, root: Root, slot: Slot) -> bytes:
-        """Return a value as JSON.
+    async def value(self, place: Place, root: Root, slot: Slot, room: Room) -> bytes:
+        """Return a value as JSON; `room` is what there may be of it.
 
         Raises:
             As `result`.
@@ -129,23 +145,26 @@ class Values:
             step, reason, message = slot.failed.step, slot.failed.reason, slot.failed.message
             return msgspec.json.encode({"error": {"step": step, "reason": reason, "message": message}})
         if slot.join >= 0:
-            return await self._joined(place, root, slot.join)
+            return await self._joined(place, root, slot.join, room)
         if slot.value:
+            room.take(len(slot.value[0]))
             return bytes(slot.value[0])
         address = TaskAddress(place.namespace, slot.queue or place.queue, Lane.NORMAL, Kind.DIRECT, slot.task)
         record = await self.record(address)
         if record is None or record.outcome is not Outcome.SUCCEEDED:
             raise Unfit(f"the result of task {address} is not stored any more")
         if record.large is not None:
+            room.take(record.large.size)
             return await fetched(self._broker.objects, address, record.large)
+        room.take(len(record.result))
         return bytes(record.result or NULL)
 
-    async def _joined(self, place: Place, root: Root, number: int) -> bytes:
+    async def _joined(self, place: Place, root: Root, number: int, room: Room) -> bytes:
         node = await self._flows.node(place, root, number)
         slots = await self._flows.join(place, number)
         if None in slots:
             raise Unfit("what came before it is not complete")
-        parts = await each(self.value(place, root, slot) for slot in slots if slot is not None)
+        parts = await each(self.value(place, root, slot, room) for slot in slots if slot is not None)
         if node.flat:
             parts = [part[1:-1] for part in parts]
             if not node.keys:
@@ -155,8 +174,23 @@ class Values:
             return b"[%s]" % b",".join(parts)
         return msgspec.json.encode({key: Raw(part) for key, part in zip(node.keys, parts, strict=True)})
 
-    async def _part(self, place: Place, root: Root, source: Slot, path: Path) -> bytes:
-        """Return a part of a value; of a join only the source that is asked for is read."""
+    async def _given(self, place: Place, root: Root, node: Node, source: Slot) -> dict[str, bytes]:
+        """Return the arguments that results give: each result is read once, and one at a time."""
+        wanted: dict[bytes, tuple[Slot, list[tuple[str, Path]]]] = {}
+        for name, path in node.holes:
+            slot, rest = await self._chosen(place, root, source, path)
+            wanted.setdefault(msgspec.json.encode(slot), (slot, []))[1].append((name, rest))
+        given, room = {}, Room()
+        for slot, parts in wanted.values():
+            data = await self.value(place, root, slot, Room())
+            value = msgspec.json.decode(data) if any(path for _, path in parts) else None
+            for name, path in parts:
+                given[name] = picked(value, path) if path else data
+                room.take(len(given[name]))
+        return {name: given[name] for name, _ in node.holes}
+
+    async def _chosen(self, place: Place, root: Root, source: Slot, path: Path) -> tuple[Slot, Path]:
+        """Return the source that a path leads to, and what of it is left: of a join only that one is read."""
         while source.join >= 0 and path and isinstance(path[0], int):
             node = await self._flows.node(place, root, source.join)
             slots = await self._flows.join(place, source.join)
@@ -165,15 +199,13 @@ class Values:
             chosen = slots[path[0]]
             assert chosen is not None
             source, path = chosen, path[1:]
-        data = await self.value(place, root, source)
-        return picked(data, path) if path else data
+        return source, path
 
     async def _stored(
         self, address: TaskAddress, data: bytes, role: str
     ) -> tuple[Reference | None, tuple[Reference, ...]]:
         """Store JSON that is too large to travel, and have its files kept; return the references."""
-        if len(data) > LARGEST:
-            raise Unfit(f"it would have {len(data)} bytes of JSON, the limit is {LARGEST}")
+        Room().take(len(data))
         objects = self._broker.objects
         files: list[Reference] = []
         if _FILE in data:
@@ -198,13 +230,12 @@ def filled(template: Raw, given: dict[str, bytes]) -> bytes:
     return msgspec.json.encode({**named, **{name: Raw(data) for name, data in given.items()}})
 
 
-def picked(data: bytes, path: Path) -> bytes:
-    """Return a part of a JSON value.
+def picked(value: Any, path: Path) -> bytes:
+    """Return a part of a value, as JSON.
 
     Raises:
         Unfit: there is no such part.
     """
-    value: Any = msgspec.json.decode(data)
     for at, key in enumerate(path):
         try:
             value = value[key]

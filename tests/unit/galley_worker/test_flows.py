@@ -90,7 +90,7 @@ from galley_worker.runners.frames import HandlerRules
 from galley_worker.settle import Settler
 from galley_worker.solitude import Solitude
 from galley_worker.uniqueness import Uniqueness
-from galley_worker.values import Values
+from galley_worker.values import Values, filled
 from galley_worker.work import Work
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker, MemoryServer
@@ -889,6 +889,49 @@ async def test_a_part_of_a_result_that_is_missing_fails_the_step_with_a_reason()
         flow = await stage.submit(chain(step("echo", value=1), step("echo", value=previous["size"])))
         with pytest.raises(WorkflowFailed, match=r"StepInvalid.*no part"):
             await flow.result(within=100)
+
+
+@in_virtual_time
+async def test_a_step_that_is_given_too_much_fails_before_it_is_put_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A manifest of 1 MiB can ask for 64 MiB thousands of times, in the process that runs all tasks."""
+    made: list[int] = []
+
+    def counted(template: Raw, given: dict[str, bytes]) -> bytes:
+        made.append(sum(map(len, given.values())))
+        return filled(template, given)
+
+    monkeypatch.setattr("galley_worker.values.filled", counted)
+    async with a_stage() as stage:
+        graph = Graph()
+        large = graph.add("large", step("echo", value="x" * 200_000))
+        graph.add("few", step("echo", **{f"a{n}": large for n in range(3)}))
+        graph.add("many", step("echo", **{f"a{n}": large for n in range(400)}))
+        flow = await stage.submit(graph)
+        with pytest.raises(WorkflowFailed, match=r"step many: StepInvalid.* more than 67108864 bytes"):
+            await flow.result(within=100)
+    assert set(made) <= {3 * 200_002}
+
+
+@in_virtual_time
+async def test_a_result_that_is_asked_for_many_times_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: Counter[str] = Counter()
+    record = Values.record
+
+    async def counted(self: Values, address: TaskAddress) -> Record | None:
+        read[address.id] += 1
+        return await record(self, address)
+
+    monkeypatch.setattr(Values, "record", counted)
+    async with a_stage() as stage:
+        graph = Graph()
+        large = graph.add("large", step("echo", value={"text": "x" * 2_000, "n": [1, 2]}))
+        parts = {f"a{n}": large["n"][n % 2] for n in range(50)} | {"value": large["n"]}
+        graph.add("many", step("echo", **parts))
+        flow = await stage.submit(graph)
+        assert await flow.result(within=100) == {"many": [1, 2]}
+    assert max(read.values()) <= 2, "when it might run in place, and when it is published"
 
 
 @in_virtual_time
