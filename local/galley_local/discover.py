@@ -5,9 +5,9 @@ With a file alone, the module has its name, and its folder is where imports are 
 It runs in a separate process, so that import side effects do not reach `galley dev`.
 """
 
-import contextlib
 import importlib
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -30,9 +30,7 @@ def discover(module: str, file: Path, folders: list[str]) -> dict[str, Any]:
     """
     sys.path[:0] = folders
     try:
-        # Its output must not be mixed with the answer.
-        with contextlib.redirect_stdout(sys.stderr):
-            importlib.import_module(module)
+        importlib.import_module(module)
     except BaseException as error:
         return {
             "error": _place(file, error), "hint": getattr(error, "hint", ""),
@@ -76,4 +74,8 @@ def _place(file: Path, error: BaseException) -> str:
 if __name__ == "__main__":
     module, *places = sys.argv[1:]
     path = Path(places[0] if places else module).resolve()
-    print(json.dumps(discover(module if places else path.stem, path, places[1:] or [str(path.parent)])))
+    # The output of the module, and of what it starts, must not be mixed with the answer.
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    json.dump(discover(module if places else path.stem, path, places[1:] or [str(path.parent)]), answer)
+    answer.close()

@@ -2,11 +2,11 @@
 
 import ast
 import asyncio
-import contextlib
 import importlib.util
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,6 @@ Subscriptions = tuple[tuple[Subscribe, ...], Lane | None]
 _PROGRAM: Final = "__main__"
 
 _IMPORT_SECONDS: Final = 30.0
-_END_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -168,24 +167,25 @@ def _hint(path: Path, name: str, found: dict[str, Any]) -> str:
 
 
 async def _discover(path: Path, file: Path, name: str, folders: tuple[Path, ...]) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "galley_local.discover", name, str(file), *map(str, folders),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(_IMPORT_SECONDS):
-            answer, _ = await process.communicate()
-    except TimeoutError:
-        problem = f"{path} does not import within {_IMPORT_SECONDS:g} s"
-        raise FilesUnusable(problem, "do such work in a handler, not where a module is imported") from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+    # What the module starts may have the output, too, and go on: the end of a pipe would not come.
+    with tempfile.TemporaryFile() as said:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "galley_local.discover", name, str(file), *map(str, folders),
+            stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(_IMPORT_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            problem = f"{path} does not import within {_IMPORT_SECONDS:g} s"
+            hint = "do such work in a handler, not where a module is imported"
+            raise FilesUnusable(problem, hint) from None
+        finally:
+            if process.returncode is None:
                 process.kill()
-            # What it started may hold its output open.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_END_SECONDS):
-                    await process.communicate()
+                await process.wait()
+        said.seek(0)
+        answer = said.read()
     try:
         found: dict[str, Any] = json.loads(answer)
     except ValueError:

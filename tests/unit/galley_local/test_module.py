@@ -181,3 +181,20 @@ async def test_a_folder_without_manifests_is_answered_with_a_file_that_works(tmp
 
 def test_names_of_the_standard_library_are_known_to_python() -> None:
     assert {"queue", "email", "platform", "calendar", "types"} <= sys.stdlib_module_names
+
+
+async def test_what_a_module_prints_and_starts_has_no_part_in_what_is_read_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "prints.py"
+    file.write_text(
+        "import os, subprocess\n"
+        "from galley import task\n"
+        "print('one')\n"
+        "os.write(1, b'two')\n"
+        "subprocess.run(['echo', 'three'], check=True)\n"
+        "if os.fork() == 0:\n"
+        "    os.execvp('sleep', ['sleep', '5'])\n"
+        "@task(queue='sums')\n"
+        "def add(): ...\n"
+    )
+    plan = await read_plan([file], tmp_path)
+    assert list(plan.queues) == [("default", "sums")]

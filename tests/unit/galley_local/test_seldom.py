@@ -1,6 +1,8 @@
 """What seldom goes wrong around `galley dev`, and what it says or does then."""
 
 import asyncio
+import os
+import signal
 import struct
 import subprocess
 import sys
@@ -10,16 +12,26 @@ from typing import Any, cast
 
 import pytest
 
+from galley import dev_file
 from galley.broker.errors import BrokerUnreachable
 from galley.record import Outcome, Record, State
 from galley_local import module, topics, workers_in_tests
 from galley_local.board import TaskBoard
+from galley_local.declared_work import DeclaredWork
+from galley_local.display import EventLines
 from galley_local.errors import FilesUnusable, FolderUnusable
 from galley_local.jetstream_probe import jetstream_answers
 from galley_local.module import _discover, _relative, check_not_hidden
+from galley_local.plan import Plan, read_plan
 from galley_local.project import Project
+from galley_local.seat import Seat
 from galley_local.topics import LocalTopics
+from galley_local.warm_start import WarmStarter
+from galley_local.worker_process import WorkerPlace
+from galley_operator.fleet.fleet import WorkerPhase
+from tests.support.eventually import eventually
 from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley.resources.test_workflow import manifest, read
 from tests.unit.galley_worker.bench import Bench, a_bench
 
 
@@ -65,6 +77,69 @@ async def test_a_module_that_does_not_import_is_told(
     file.write_text(body)
     with pytest.raises(FilesUnusable, match=says):
         await _discover(file, file, "tasks", (tmp_path,))
+
+
+async def test_an_import_that_is_not_waited_for_is_ended_whatever_the_module_started(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    file = tmp_path / "tasks.py"
+    file.write_text(
+        "import subprocess, time\n"
+        "child = subprocess.Popen(['sleep', '600'], stdout=1)\n"
+        f"print(child.pid, file=open({str(started)!r}, 'w'), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    importing = asyncio.create_task(_discover(file, file, "tasks", (tmp_path,)))
+    await eventually(lambda: started.exists() and started.read_text().endswith("\n"), within=60)
+    importing.cancel()
+    try:
+        await asyncio.wait([importing], timeout=60)
+        assert importing.cancelled()
+    finally:
+        os.kill(int(started.read_text()), signal.SIGKILL)
+
+
+async def test_a_file_that_cannot_be_read_is_not_advised(tmp_path: Path) -> None:
+    (tmp_path / "a.py").mkdir()
+    (tmp_path / "b.py").write_text("@task\ndef do() -> None: ...\n")
+    with pytest.raises(FilesUnusable, match="has no manifests") as told:
+        await read_plan([tmp_path], tmp_path)
+    assert told.value.hint == f"name its files with handlers: galley dev {tmp_path / 'b.py'}"
+
+
+def test_a_folder_in_which_commands_find_no_server_keeps_none_from_running(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    dev_file.path_in(tmp_path).mkdir(parents=True)
+    project.announce("nats://127.0.0.1:4222", "default")
+    assert dev_file.nearest(tmp_path) is None
+
+
+async def test_a_worker_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    place = WorkerPlace(tmp_path, (), tmp_path / "queue.json", tmp_path, "nats", "default", WarmStarter())
+    seat = Seat("w1", place, told.append, slots=1, grace_seconds=0)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    running = asyncio.create_task(seat.run())
+    await eventually(lambda: len(told) >= 2, within=20)
+    assert set(told) == {"worker w1 cannot be started: No such file or directory"}
+    assert (seat.view().phase, seat.failures) == (WorkerPhase.FAILED, len(told))
+    seat.remove()
+    await asyncio.wait_for(running, 20)
+
+
+@in_virtual_time
+async def test_a_workflow_that_an_earlier_run_had_otherwise_is_told() -> None:
+    async with a_bench() as bench:
+        plan = Plan()
+        submitted = DeclaredWork(plan, bench.producer, a_board(bench), EventLines(lambda _: None))
+        step = {"name": "only", "queueName": bench.layout.queue}
+        plan.workflows = [read(manifest(step | {"handler": "resize"}))]
+        await submitted.submit()
+        plan.workflows = [read(manifest(step | {"handler": "crop"}))]
+        with pytest.raises(FilesUnusable, match="queue 'images' has another workflow 'order'") as told:
+            await submitted.submit()
+        assert told.value.hint == "give the workflow another name, or forget earlier runs: --fresh"
 
 
 def test_a_folder_that_takes_no_key_is_told(tmp_path: Path) -> None:
