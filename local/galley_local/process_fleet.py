@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Collection
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from itertools import count
 from types import TracebackType
 from typing import Final, Self
 
 from galley.broker.connection import Broker
 from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
-from galley.broker.errors import BrokerError
 from galley.faults import Faults
 from galley.resources import TaskQueue
 from galley_local.seat import Seat
@@ -74,9 +73,8 @@ class ProcessFleet:
         grace = self._queue.spec.worker.grace_period_seconds
         self._problem = ""
         try:
-            with suppress(BrokerError):  # the signal has them drain as well
-                await asyncio.gather(*(self.drain([name], grace) for name in ready))
-        finally:
+            await asyncio.gather(*(self.drain([name], grace) for name in ready))
+        finally:  # the signal has them drain as well
             for seat in present:
                 seat.remove()
 

@@ -10,7 +10,7 @@ import ast
 import builtins
 import os
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
@@ -26,9 +26,10 @@ _entered: set[str] = set()
 def _enter(place: str) -> None:
     if place not in _entered:
         _entered.add(place)
-        noted = os.open(NOTED, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        os.write(noted, f"{place}\n".encode())
-        os.close(noted)
+        with suppress(PermissionError):  # of a process that has become another user's
+            noted = os.open(NOTED, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            os.write(noted, f"{place}\n".encode())
+            os.close(noted)
 
 
 class _Suppress:

@@ -429,6 +429,30 @@ async def test_a_task_whose_workflow_is_cancelled_is_cancelled() -> None:
 
 
 @in_virtual_time
+async def test_a_task_whose_workflow_goes_on_waits_for_it_while_its_queue_has_no_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_stage() as stage:
+        task = await stage.client.submit(step("then", value="slow"))
+
+        async def begun() -> bool:
+            return bool(await stage.client.workflows.list("images"))
+
+        await eventually(begun, within=100)
+        later = stage.bench.server.streams[topology.later_stream("default", "images")].definition
+        room, later["max_bytes"] = later.get("max_bytes", -1), 1
+        await eventually(
+            lambda: "no room in the queue, the task is kept and tried again" in caplog.messages, within=1000
+        )
+        later["max_bytes"] = room
+        (status,) = await stage.client.workflows.list("images")
+        assert status.phase == "Running"
+        await stage.client.workflows.get("images", status.id).cancel()
+        with pytest.raises(TaskCancelled, match="was cancelled"):
+            await task.result(within=1000)
+
+
+@in_virtual_time
 @pytest.mark.parametrize("seed", range(1))
 async def test_a_storm_over_tasks_that_a_workflow_takes_the_place_of(seed: int) -> None:
     async with a_stage(seed, dies=0.2, crews=3) as stage:

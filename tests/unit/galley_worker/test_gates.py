@@ -46,6 +46,23 @@ async def with_rate(bench: Bench, worker: Worker, gates: Gates) -> tuple[Deliver
     return delivery, bench.held(delivery)
 
 
+@in_virtual_time
+async def test_a_task_begins_when_the_rate_of_its_queue_lets_it() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        gates = Gates(worker.settler, None, None, bench.server.now)
+        gates.limit = _limit(bench, worker.broker, "w1", QueueRules(rate=Rate(1, 10.0, 1)), Crew())
+        began = []
+        for _ in range(2):
+            await bench.submit()
+            delivery = await bench.take(worker)
+            held = bench.held(delivery)
+            assert await let(gates, delivery, held)
+            began.append((bench.server.now(), held.started_at))
+        (first, _), (second, said) = began
+        assert (second - first).total_seconds() == pytest.approx(10, abs=1)
+        assert said == second
+
+
 @pytest.mark.parametrize("task", [with_key, with_rate])
 @in_virtual_time
 async def test_a_task_whose_gate_is_not_answered_comes_again_and_passes(task: object) -> None:
