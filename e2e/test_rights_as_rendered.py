@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 from nats.aio.client import Client as Nats
 
 from e2e.rendered_nats import RenderedNats
@@ -164,7 +165,7 @@ async def put_something_everywhere(broker: Broker) -> None:
         }
         for subject, headers in (
             (topology.task_subject(victim), None),
-            (topology.schedule_subject(victim._replace(id="later")), at),
+            (topology.schedule_subject(replace(victim, id="later")), at),
             (topology.record_subject(victim), None),
             (topology.dead_subject(victim), None),
         ):

@@ -1,7 +1,8 @@
 """Where a task lives: namespace, queue and id name it, whichever command submitted it."""
 
 from enum import StrEnum
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from galley.lanes import Lane
 
@@ -17,7 +18,7 @@ class Kind(StrEnum):
     """Of no task: it has a worker look at the tasks that wait under a key, whose digest is its id."""
 
 
-class TaskAddress(NamedTuple):
+class TaskAddress(Struct, frozen=True, gc=False):
     """Names one task: no other has the same namespace, queue and id. The lane is where it waits."""
 
     namespace: str

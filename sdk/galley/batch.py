@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import Struct
@@ -141,6 +142,13 @@ _Answer: TypeAlias = "asyncio.Future[Ack] | asyncio.Task[Receipt] | asyncio.Task
 """What tells how a publish ended."""
 
 
+def _told(ack: Ack) -> asyncio.Future[Ack]:
+    """Return an answer that has come."""
+    answer: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+    answer.set_result(ack)
+    return answer
+
+
 class Batch(Generic[R]):
     """One call of `submit_many`."""
 
@@ -165,9 +173,15 @@ class Batch(Generic[R]):
         self._with_objects = store
         self._describe = describe
         self._make_handle = handle
-        # Two lists: a pair for each would be one more object that the garbage collector looks at.
+        # Two lists: a pair for each would be one more object that the garbage collector looks at. So would a
+        # future be: the tasks that are stored share one.
         self._handles: list[AsyncHandle[R]] = []
-        self._answers: list[_Answer] = []
+        self._answers: list[_Answer | None] = []
+        """None until `_hear` is told the answer."""
+        self._stored = _told(Ack(1))
+        """The answer of each task that is stored."""
+        self._unheard = 0
+        self._all_heard = asyncio.Event()
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._stores = asyncio.Semaphore(_STORES_AT_ONCE)
         self._silent: Exception | None = None
@@ -201,33 +215,44 @@ class Batch(Generic[R]):
 
     async def _send(self, calls: Iterable[Call[R]]) -> Exception | None:
         """Send all; returns what the caller's iterable raised, or the making of a task, if anything did."""
+        publisher, handles, answers = self._publisher, self._handles, self._answers
         try:
             for call in calls:
                 check_call(call)
                 submission = self._describe(call)
                 address, envelope = submission.address, submission.envelope
-                answer: _Answer
-                if call.large or call.files:
+                if call.large or call.files or submission.unique is not None or envelope.digest:
                     await self._room.acquire()
                     if self._silent is not None:
                         return self._silent
-                    answer = asyncio.create_task(self._store_whole(call, submission))
-                    answer.add_done_callback(self._published)
-                elif submission.unique is not None or envelope.digest:
-                    await self._room.acquire()
-                    if self._silent is not None:
-                        return self._silent
-                    answer = asyncio.create_task(self._store(submission))
-                    answer.add_done_callback(self._published)
+                    answers.append(self._store_beside(call, submission))
                 else:
-                    answer = self._publisher.send_at_once(address, envelope) or await self._publisher.send(
-                        address, envelope
-                    )
-                self._handles.append(self._make_handle(address, envelope, call.result))
-                self._answers.append(answer)
+                    hear = partial(self._hear, len(answers))
+                    answers.append(None)
+                    sent = publisher.send_at_once(address, envelope, hear)
+                    if not sent:
+                        await publisher.room()
+                        sent = publisher.send_at_once(address, envelope, hear)
+                    if sent:
+                        self._unheard += 1
+                    else:
+                        answers[-1] = await publisher.send(address, envelope)
+                handles.append(self._make_handle(address, envelope, call.result))
         except Exception as error:
             return error
+        finally:
+            del answers[len(handles) :]
         return None
+
+    def _store_beside(self, call: Call[R], submission: Submission) -> _Answer:
+        """Store a task whose id or objects have to be looked at first."""
+        answer: asyncio.Task[Receipt] | asyncio.Task[_Whole]
+        if call.large or call.files:
+            answer = asyncio.create_task(self._store_whole(call, submission))
+        else:
+            answer = asyncio.create_task(self._store(submission))
+        answer.add_done_callback(self._published)
+        return answer
 
     async def _store(self, submission: Submission) -> Receipt:
         address, envelope, cached = submission.address, submission.envelope, submission.cached
@@ -245,6 +270,12 @@ class Batch(Generic[R]):
             envelope = await self._with_objects(call, submission.address, submission.envelope)
         return _Whole(await self._store(replace(submission, envelope=envelope)), envelope)
 
+    def _hear(self, place: int, ack: Ack) -> None:
+        self._answers[place] = self._stored if ack.stored else _told(ack)
+        self._unheard -= 1
+        if not self._unheard:
+            self._all_heard.set()
+
     def _published(self, publish: asyncio.Task[Any]) -> None:
         self._room.release()
         error = None if publish.cancelled() else publish.exception()
@@ -257,7 +288,11 @@ class Batch(Generic[R]):
         # One patience for all, not for each, of a broker that takes none.
         give_up = now() + publisher.patience
         unanswered: GalleyError | None = None
+        if self._unheard:
+            self._all_heard.clear()
+            await self._all_heard.wait()
         for place, (handle, answer) in enumerate(zip(self._handles, self._answers, strict=True)):
+            assert answer is not None, "all answers were heard"
             awaited = not answer.done()
             try:
                 if isinstance(answer, asyncio.Task):
@@ -287,11 +322,12 @@ class Batch(Generic[R]):
             if isinstance(answer, asyncio.Task):
                 self._sort(place, handle, answer)
                 continue
-            told = answer.done() and not answer.cancelled()
-            if told and isinstance(refused := answer.exception(), GalleyError):
-                self._refused[place] = refused
-                continue
-            ack = answer.result() if told else None
+            ack = None
+            if answer is not None and answer.done() and not answer.cancelled():
+                if isinstance(refused := answer.exception(), GalleyError):
+                    self._refused[place] = refused
+                    continue
+                ack = answer.result()
             if ack is not None and ack.stored:
                 self._submitted[place] = handle
             elif ack is None or ack.unanswered:

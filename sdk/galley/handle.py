@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from galley import tracing
 from galley.address import TaskAddress
@@ -48,26 +48,20 @@ moment after it was applied, and another program may be about to submit."""
 _FILE = FIELD.encode()
 
 
-class AsyncHandle(Generic[R]):
+class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
     """A submitted task: ask for its status, wait for its result, cancel it.
 
     It belongs to the client it came from, and can be used as long as that one is open.
     """
 
-    __slots__ = ("_broker", "address", "envelope", "existed", "result_type")
-
-    def __init__(
-        self, broker: Broker, address: TaskAddress, envelope: Envelope | None, result: Typed | None = None,
-        *, existed: bool = False,
-    ) -> None:  # fmt: skip
-        self._broker = broker
-        self.envelope = envelope
-        """What this client submitted; None of a task that was found by its id."""
-        self.result_type = result
-        """What the handler's annotation says of the result; None if it says nothing or is not known."""
-        self.address = address
-        self.existed = existed
-        """Whether the task was there before this submission, which then added nothing."""
+    _broker: Broker
+    address: TaskAddress
+    envelope: Envelope | None
+    """What this client submitted; None of a task that was found by its id."""
+    result_type: Typed | None = None
+    """What the handler's annotation says of the result; None if it says nothing or is not known."""
+    existed: bool = False
+    """Whether the task was there before this submission, which then added nothing."""
 
     @property
     def id(self) -> str:

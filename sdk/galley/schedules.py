@@ -305,7 +305,7 @@ class AsyncSchedules:
         envelope = await payloads.read_task(pattern, bytes(schedule.task))
         if envelope.sealed:
             raise payloads.missing(pattern, envelope.sealed)
-        address = pattern._replace(id=run_now_id(schedule.name, token))
+        address = replace(pattern, id=run_now_id(schedule.name, token))
         task = replace(envelope, submitted_at=datetime.now(UTC), schedule=schedule.name)
         receipt = await self._publisher.publish_once(address, task)
         return AsyncHandle(self._broker, receipt.address, task, existed=receipt.duplicate)

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from galley.address import TaskAddress
 from galley.encryption.token import key_in
@@ -87,7 +88,7 @@ def of_record(address: TaskAddress, record: Record) -> TaskStatus:
     else:
         phase = Phase.QUEUED if record.handed_back else Phase.RUNNING
     return TaskStatus(
-        address._replace(lane=record.lane),
+        replace(address, lane=record.lane),
         phase,
         handler=record.handler,
         attempt=record.attempt,

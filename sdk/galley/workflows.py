@@ -544,7 +544,7 @@ class AsyncWorkflows:
         open_steps = [number for number, mark in enumerate(marks) if mark == Mark.WAITING][:_ASKED]
 
         async def runs(number: int) -> bool:
-            address = place.address(number)._replace(queue=nodes[number].queue)
+            address = replace(place.address(number), queue=nodes[number].queue)
             stored = await records.read(address)
             if stored is None and may_run_in_place(number):
                 return await running_in_place(self._broker, address) is not None

@@ -1,6 +1,7 @@
 """What the server says to a publish: compare-and-set, limits, and subjects of no stream."""
 
 import pytest
+from msgspec.structs import replace
 
 from galley.broker import topology
 from galley.broker.topology import EXPECTED_SEQUENCE, EXPECTED_SUBJECT, QueueLayout
@@ -43,14 +44,14 @@ async def test_without_a_pattern_the_same_id_is_accepted_in_another_lane(
 ) -> None:
     address = an_address(of=queue)
     await jetstream.stored(topology.task_subject(address), headers=FIRST)
-    await jetstream.stored(topology.task_subject(address._replace(lane=Lane.HIGH)), headers=FIRST)
+    await jetstream.stored(topology.task_subject(replace(address, lane=Lane.HIGH)), headers=FIRST)
 
 
 async def test_a_pattern_finds_the_same_id_in_another_lane(jetstream: JetStream, queue: QueueLayout) -> None:
     address = an_address(of=queue)
     anywhere = {**FIRST, EXPECTED_SUBJECT: topology.in_any_lane(address)}
     sequence = await jetstream.stored(topology.task_subject(address), headers=anywhere)
-    other_lane = topology.task_subject(address._replace(lane=Lane.HIGH))
+    other_lane = topology.task_subject(replace(address, lane=Lane.HIGH))
     again = await jetstream.publish(other_lane, headers=anywhere)
     assert again.refusal == (10071, f"wrong last sequence: {sequence}")
 

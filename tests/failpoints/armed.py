@@ -70,7 +70,7 @@ def lose_answers() -> None:
             on_ack(pipeline, subject, reply, data, headers)
         else:
             _Losing.on = False
-            waited[0](Ack(0, UNANSWERED, "the answer was lost"))
+            waited.hear(Ack(0, UNANSWERED, "the answer was lost"))
 
     def lossy_publish(broker: Broker, subject: str, body: bytes = b"", reply: str = "") -> None:
         if _Losing.on and subject.startswith("$JS.ACK.") and body != RENEW:

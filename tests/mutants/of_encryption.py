@@ -132,7 +132,7 @@ MUTANTS: Final = (
     _of(
         "broker/encryption_rules",
         "each task asks for itself",
-        "await self._asking.get(address[:2], partial(self._ask, address, give_up, known))",
+        "await self._asking.get(queue, partial(self._ask, address, give_up, known))",
         "await self._ask(address, give_up, known)",
         "a thousand tasks at once ask a busy server a thousand times",
         RULES,

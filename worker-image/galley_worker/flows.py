@@ -272,7 +272,7 @@ class Workflows:
         """Return the step after one if it is the only one, and may run in its place."""
         number, node = following[0]
         there = place.address(number, node.queue, node.lane)
-        if len(following) > 1 or there._replace(id="") != address._replace(id=""):
+        if len(following) > 1 or replace(there, id="") != replace(address, id=""):
             return None
         try:
             envelope = await self._values.task(place, root, there, node, came.slot)

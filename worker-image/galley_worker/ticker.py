@@ -131,12 +131,12 @@ class Ticker:
             return Tick(tick, Action.REFUSED, why=f"the queue has no lane {schedule.lane}")
         last = schedule.progress.last_id
         if last and last != task_id and schedule.repeat.overlap is not Overlap.ALLOW:
-            earlier = address._replace(id=last)
+            earlier = replace(address, id=last)
             if await self._unfinished(earlier):
                 if schedule.repeat.overlap is Overlap.SKIP:
                     return Tick(tick, Action.SKIPPED, why=f"task {last} has not ended")
                 await self._cancel(earlier, schedule)
-        pattern = address._replace(id=schedule.name)
+        pattern = replace(address, id=schedule.name)
         try:
             template = await self._broker.payloads.read_task(
                 pattern, bytes(schedule.task), plaintext=self._plaintext

@@ -75,6 +75,7 @@ class Departures:
         outcome = await self._broker.cancel(address, trace, self._kept_seconds(address))
         if outcome is not None:
             self.cancelled += 1
-            record("cancel", *address[:2], About(task=address.id, uid=departed.uid))
+            about = About(task=address.id, uid=departed.uid)
+            record("cancel", address.namespace, address.queue, about)
             labels = {"namespace": address.namespace, "queue": address.queue, "task": address.id}
             log.info("task of a deleted object", extra=labels | {"outcome": str(outcome)})

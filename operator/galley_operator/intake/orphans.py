@@ -100,5 +100,6 @@ class Orphans:
         trace = await self._broker.trace(address)
         uid = address.id if address.kind is Kind.DECLARED else trace.uid
         if uid:  # else it was submitted without a Task
-            log.warning("work of a deleted Task", extra={"task": address.id, "queue": "/".join(address[:2])})
+            queue = f"{address.namespace}/{address.queue}"
+            log.warning("work of a deleted Task", extra={"task": address.id, "queue": queue})
             self._withdraw(address, uid)

@@ -146,7 +146,9 @@ class ActiveTasks:
         """Return the Task of a task in the broker."""
         key = address.namespace, address.id
         task = self._tasks.get(self._by_uid.get(address.id, key))
-        return task if task is not None and task.address[:2] == address[:2] else None
+        if task is None or (task.address.namespace, task.address.queue) != (address.namespace, address.queue):
+            return None
+        return task
 
     def knows(self, namespace: str, task_id: str) -> bool:
         """Return whether a task of that id may be a Task's."""

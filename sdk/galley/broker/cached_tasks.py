@@ -1,5 +1,7 @@
 """Tasks of cached handlers: one is stored only if none has done its work, or is about to."""
 
+from msgspec.structs import replace
+
 from galley.address import TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.known import Known, check_same_work
@@ -31,7 +33,7 @@ async def publish_cached(
         stored = await Records(broker).look_up(receipt.address)
         if stored is None or stored.record.outcome in (None, Outcome.SUCCEEDED):
             break
-        receipt = await publisher.publish_once(address._replace(id=numbered(address.id, number)), envelope)
+        receipt = await publisher.publish_once(replace(address, id=numbered(address.id, number)), envelope)
     return receipt
 
 
@@ -40,7 +42,7 @@ async def _of_the_period_before(
 ) -> Known | None:
     """Return the task of the period before if its result is good still, or on its way."""
     for number in range(TRIES):
-        task = address._replace(id=numbered(entry.before, number))
+        task = replace(address, id=numbered(entry.before, number))
         known = await publisher.look(task)
         if known is None:
             return None

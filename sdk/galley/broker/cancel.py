@@ -59,7 +59,7 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
         if stored is not None and stored.record.done:
             if stored.record.outcome is Outcome.CANCELLED:
                 # The process that wrote that may have died before the rest, or never had an answer.
-                await _end(broker, address._replace(lane=stored.record.lane))
+                await _end(broker, replace(address, lane=stored.record.lane))
             return Cancelled.TOO_LATE
         present = stored.record if stored is not None else about
         failpoint("cancel.before_record")
@@ -86,7 +86,7 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
         if ack.code != WRONG_SEQUENCE:
             raise BrokerRefused(f"cancel task {address}", ack.code, ack.problem)
         at_least = ack.last_sequence
-    address = address._replace(lane=present.lane)
+    address = replace(address, lane=present.lane)
     counts.add_one(broker, address, counts.CANCELLED)
     running = await _end(broker, address)
     if present.awaits:

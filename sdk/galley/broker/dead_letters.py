@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from galley import dead_letter as wire
 from galley.address import TaskAddress
 from galley.broker import topology
@@ -125,7 +127,7 @@ async def _kept(broker: Broker, address: TaskAddress, stream: str, sequence: int
     except EnvelopeInvalid:
         return None
     with suppress(ValueError):
-        address = address._replace(lane=Lane(letter.lane))
+        address = replace(address, lane=Lane(letter.lane))
     with suppress(EncryptionError):
         letter = await broker.payloads.read_letter(address, letter)
     return Kept(address, letter, stream, sequence)

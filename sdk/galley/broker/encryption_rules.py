@@ -44,12 +44,12 @@ class EncryptionRules:
 
     def settled(self, address: TaskAddress) -> bool:
         """Return whether a task may be sent by what was learned lately: each task asks this."""
-        until = self._settled_until.get(address[:2], 0.0)
+        until = self._settled_until.get((address.namespace, address.queue), 0.0)
         return asyncio.get_running_loop().time() < until
 
     def life_of(self, address: TaskAddress) -> str:
         """Return the topic that hears of a queue's tasks; empty if there is none, or it is not known yet."""
-        rule = self._rules.get(address[:2])
+        rule = self._rules.get((address.namespace, address.queue))
         return rule.life if rule is not None else ""
 
     async def check(self, address: TaskAddress, patience_seconds: float) -> None:
@@ -80,9 +80,10 @@ class EncryptionRules:
         raise QueueNotEncrypted(address.namespace, address.queue)
 
     async def _shared(self, address: TaskAddress, give_up: float, known: _Rule | None) -> _Rule | None:
+        queue = address.namespace, address.queue
         while True:
             try:
-                return await self._asking.get(address[:2], partial(self._ask, address, give_up, known))
+                return await self._asking.get(queue, partial(self._ask, address, give_up, known))
             except BrokerUnreachable:
                 # It may have been asked by a task whose patience ended before ours.
                 if asyncio.get_running_loop().time() >= give_up:

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
@@ -65,7 +67,7 @@ class Place(NamedTuple):
 
     def plan(self, index: int) -> TaskAddress:
         """Return what a message of the plan is encrypted for; no task has that id."""
-        return self.address(0)._replace(id=f"{PREFIX}{self.flow}_plan{index}")
+        return replace(self.address(0), id=f"{PREFIX}{self.flow}_plan{index}")
 
 
 class Codec(NamedTuple, Generic[T]):

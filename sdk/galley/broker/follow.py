@@ -11,6 +11,8 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from galley import record as wire
 from galley.address import TaskAddress
 from galley.broker import topology
@@ -191,4 +193,4 @@ class Follower:
             log.warning("record not understood", extra={"subject": subject, "error": str(error)})
             return
         assert self._position is not None
-        self._react(address._replace(lane=record.lane), Stored(record, self._position))
+        self._react(replace(address, lane=record.lane), Stored(record, self._position))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from msgspec.structs import replace
+
 from galley.address import TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.control import Answer, Request, Verb, ask_workers
@@ -54,7 +56,7 @@ async def _in_place_of(broker: Broker, message: Message) -> TaskStatus | None:
     with suppress(ValueError):  # no step, which is not to be believed
         flow, number = parse_step(answer.task.removeprefix(f"{address.kind}."))
         if flow == parse_step(address.id)[0]:
-            return status_in_place(address._replace(id=step_id(flow, number)), answer)
+            return status_in_place(replace(address, id=step_id(flow, number)), answer)
     return None
 
 

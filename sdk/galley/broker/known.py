@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from galley.address import TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.held import message_of
@@ -45,7 +47,7 @@ async def known_task(broker: Broker, address: TaskAddress, *, for_certain: bool 
         return None if message is None else Known(message.address, "", "", None)
     record = await broker.payloads.look_at_record(address, stored.record, for_certain=for_certain)
     return Known(
-        address._replace(lane=record.lane), record.handler, record.digest, record.submitted_at, record.labels
+        replace(address, lane=record.lane), record.handler, record.digest, record.submitted_at, record.labels
     )
 
 

@@ -77,6 +77,12 @@ Hear: TypeAlias = Callable[[Ack], None]
 """Takes the answer to one publish, in the middle of reading; it must be quick, and not raise."""
 
 
+class _Waiting(msgspec.Struct, gc=False):
+    hear: Hear
+    deadline: float
+    subject: str
+
+
 class PublishPipeline:
     """Sends publishes one behind the other and tells the answer to each."""
 
@@ -85,7 +91,7 @@ class PublishPipeline:
         self._answer_seconds = answer_seconds
         self._prefix = ""
         self._count = 0
-        self._waiting: dict[str, tuple[Hear, float, str]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._held = False
         self._room: asyncio.Event = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
@@ -107,8 +113,8 @@ class PublishPipeline:
     def abandon(self) -> None:
         """End all waits as unanswered: the connection broke and no acknowledgement will come."""
         waiting, self._waiting = self._waiting, {}
-        for hear, _, _ in waiting.values():
-            hear(Ack(0, UNANSWERED, "the connection broke"))
+        for waited in waiting.values():
+            waited.hear(Ack(0, UNANSWERED, "the connection broke"))
         self._room.set()
 
     @property
@@ -127,10 +133,10 @@ class PublishPipeline:
 
     def deny(self, subject: str) -> None:
         """End the waits for a subject, given in lower case, that we may not publish to."""
-        for reply, (hear, _, waiting_for) in list(self._waiting.items()):
-            if waiting_for.lower() == subject:
+        for reply, waited in list(self._waiting.items()):
+            if waited.subject.lower() == subject:
                 del self._waiting[reply]
-                hear(Ack(0, DENIED, f"no right to publish to {waiting_for}"))
+                waited.hear(Ack(0, DENIED, f"no right to publish to {waited.subject}"))
         self._room.set()
 
     @property
@@ -139,13 +145,17 @@ class PublishPipeline:
         return len(self._waiting) < WINDOW and not self._held and not self._nats.crowded
 
     async def send(self, subject: str, body: bytes, headers: bytes = b"") -> asyncio.Future[Ack]:
-        """Publish as `put`, once there is room: fewer than `WINDOW` others under way, little unwritten."""
+        """Publish as `put`, once there is room."""
+        await self.room()
+        return self.put(subject, body, headers)
+
+    async def room(self) -> None:
+        """Wait for room: fewer than `WINDOW` publishes under way, little unwritten."""
         while self._held or len(self._waiting) >= WINDOW:
             self._room.clear()
             await self._room.wait()
         if self._nats.crowded:
             await self._nats.written()
-        return self.put(subject, body, headers)
 
     def put(self, subject: str, body: bytes, headers: bytes) -> asyncio.Future[Ack]:
         """Publish now.
@@ -175,7 +185,7 @@ class PublishPipeline:
             hear(Ack(0, TOO_LARGE, f"{len(headers) + len(body)} bytes, the server takes {limit}"))
         else:
             # Only what was sent is waited for. Who gets another error from here must not get an answer, too.
-            self._waiting[reply] = hear, self._loop.time() + self._answer_seconds, subject
+            self._waiting[reply] = _Waiting(hear, self._loop.time() + self._answer_seconds, subject)
 
     def _on_ack(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
         waited = self._waiting.pop(subject, None)
@@ -183,7 +193,7 @@ class PublishPipeline:
             return
         if len(self._waiting) == WINDOW - 1:
             self._room.set()
-        hear = waited[0]
+        hear = waited.hear
         if not data:
             hear(Ack(0, NO_RESPONDERS, "no stream takes this subject"))
             return
@@ -200,13 +210,12 @@ class PublishPipeline:
         now = self._loop.time()
         # Insertion order is the order of deadlines, so the first that is not due ends the search.
         late = []
-        for reply, (_, deadline, _) in self._waiting.items():
-            if deadline > now:
+        for reply, waited in self._waiting.items():
+            if waited.deadline > now:
                 break
             late.append(reply)
         for reply in late:
-            hear, _, _ = self._waiting.pop(reply)
-            hear(Ack(0, UNANSWERED, f"no answer in {self._answer_seconds:g} s"))
+            self._waiting.pop(reply).hear(Ack(0, UNANSWERED, f"no answer in {self._answer_seconds:g} s"))
         if late:
             self._room.set()
 

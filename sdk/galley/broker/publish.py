@@ -20,7 +20,7 @@ from galley.broker.errors import (
 )
 from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.lean_client import header_block
-from galley.broker.pipeline import NO_RESPONDERS, UNANSWERED, WRONG_SEQUENCE, Ack
+from galley.broker.pipeline import NO_RESPONDERS, UNANSWERED, WRONG_SEQUENCE, Ack, Hear
 from galley.broker.refusals import Refusals, given_up, refusal
 from galley.broker.schedules import reserved_for
 from galley.broker.topics import TopicPublisher
@@ -156,16 +156,25 @@ class Publisher:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS)
 
-    def send_at_once(self, address: TaskAddress, envelope: Envelope) -> asyncio.Future[Ack] | None:
-        """Do what `send` does for a task with a new id; returns None if something has to be waited for."""
+    async def room(self) -> None:
+        """Wait until `send_at_once` has room."""
+        await self._broker.pipeline.room()
+
+    def send_at_once(self, address: TaskAddress, envelope: Envelope, hear: Hear) -> bool:
+        """Do what `send` does for a task with a new id, and have `hear` called with the broker's answer.
+
+        Returns:
+            False if something has to be waited for; then nothing was done.
+        """
         pipeline = self._broker.pipeline
         if not (pipeline.has_room and self._rules.settled(address)):
-            return None
+            return False
         body = self._broker.payloads.plain_bytes(address, envelope)
         if body is None or envelope.key:
-            return None
+            return False
         failpoint("publish.before_send")
-        return pipeline.put(_subject(address, envelope), body, _FIRST_HEADERS)
+        pipeline.put_heard(_subject(address, envelope), body, _FIRST_HEADERS, hear)
+        return True
 
     async def send(
         self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST, *, alone: bool = True

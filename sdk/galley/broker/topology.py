@@ -304,8 +304,8 @@ def shared_dead_stream(namespace: str) -> str:
 
 
 def _tail(address: TaskAddress) -> str:
-    # The fields of an address are these words, in this order.
-    return ".".join(address)
+    words = address.namespace, address.queue, address.lane, address.kind, address.id
+    return ".".join(words)  # an f-string formats each enum, which takes twice as long
 
 
 def task_subject(address: TaskAddress) -> str:

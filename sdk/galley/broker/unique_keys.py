@@ -119,7 +119,7 @@ class UniquePublisher:
             # Another one took the key before the task was stored: its worker finds that, and does not run it.
             if own_id:
                 return receipt
-            address = address._replace(id=new_task_id())
+            address = replace(address, id=new_task_id())
 
     async def _claim(
         self, address: TaskAddress, envelope: Envelope, wanted: Wanted, found: StoredKey | None
@@ -135,7 +135,7 @@ class UniquePublisher:
         owner = await self._owner(address, over) if over is not None else ""
         if owner and owner != address.id and over is not None:
             if wanted.on_conflict is OnConflict.EXISTING:
-                return Receipt(address._replace(id=owner), duplicate=True)
+                return Receipt(replace(address, id=owner), duplicate=True)
             begun = over.state is KeyState.BEGUN
             if begun or wanted.on_conflict is OnConflict.REJECT:
                 state = "has begun" if begun else "waits"
@@ -152,11 +152,11 @@ class UniquePublisher:
         """Return the id of the task that has a key; empty if it is free."""
         there = There.NOTHING
         if held(key, There.LIVE, self._keys.now()):  # else it does not matter
-            there = await self._look(address._replace(id=key.task), claimed=key.state is KeyState.CLAIMED)
+            there = await self._look(replace(address, id=key.task), claimed=key.state is KeyState.CLAIMED)
         if held(key, there, self._keys.now()):
             return key.task
         if key.state is KeyState.CLAIMED and key.previous:
-            previous = await self._there(address._replace(id=key.previous))
+            previous = await self._there(replace(address, id=key.previous))
             return key.previous if previous is There.LIVE else ""
         return ""
 

@@ -59,7 +59,7 @@ async def test_what_one_without_the_key_writes_fails_alone_and_says_why(
         victim = await client.submit(call(QUEUE, "echo", value="mine"), task_id="victim")
         body = await body_of(attacker, victim.address)
         for name, (forge, _) in FORGERIES.items():
-            address = victim.address._replace(id=name)
+            address = replace(victim.address, id=name)
             headers = header_block({topology.EXPECTED_SEQUENCE: "0", topology.FLAGS_HEADER: FIRST.encode()})
             answer = await attacker.pipeline.send(topology.task_subject(address), forge(body), headers)
             assert (await answer).stored

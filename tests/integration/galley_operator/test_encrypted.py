@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
@@ -83,7 +84,7 @@ async def test_the_operator_encrypts_what_it_submits_and_decrypts_no_outcome(
                 record = Record(
                     State.DONE, 1, worker="w1", handler="resize", started_at=now, ended_at=now, **outcome
                 )
-                ack = await Records(worker).write(address._replace(id=name), record, 0)
+                ack = await Records(worker).write(replace(address, id=name), record, 0)
                 assert ack.stored
 
             await end("one", outcome=Outcome.SUCCEEDED, result=Raw(b'"' + WORD.encode() + b'"'))

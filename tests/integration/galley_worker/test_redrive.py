@@ -218,7 +218,7 @@ async def test_what_is_no_task_cannot_be_redriven_and_stays(
     client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
-    address = (await client.submit(call("drills", "echo"))).address._replace(id="strange")
+    address = replace((await client.submit(call("drills", "echo"))).address, id="strange")
     await client.broker.request(topology.task_subject(address), b"no task at all")
     await eventually(lambda: dead_letters.read(client.broker, address), within=20)
     dead = await client.dead_letters.get("drills", "strange")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from galley import record as record_wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
@@ -56,9 +58,9 @@ class MemoryRecords:
                 if seen.what != "stored" or seen.kind != "result":
                     continue
                 address = topology.parse_task_subject(seen.subject)
-                if address[:2] == self._queue:
+                if (address.namespace, address.queue) == self._queue:
                     record = record_wire.decode(seen.body)
-                    self._react(address._replace(lane=record.lane), Stored(record, seen.sequence))
+                    self._react(replace(address, lane=record.lane), Stored(record, seen.sequence))
             await self._server.until_noted(self._read)
             await asyncio.sleep(0.1)
 

@@ -29,6 +29,7 @@ from galley_worker.notebook import Notebook
 from galley_worker.roster import REMEMBERED_CANCELS
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
+from galley_worker.under_way import message_of
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
 from tests.support.builders import an_address, an_envelope
@@ -338,10 +339,12 @@ async def test_a_message_whose_attempt_lost_its_lease_is_not_leant_on() -> None:
         delivery = await shop.bench.take(shop.worker)
         shop.begin(delivery)
         await shop.handlers.running()
+        assert shop.attempts.roster.holds(message_of(delivery))
         shop.worker.broker.line.lose(to_client=lambda _subject: True)
         await shop.bench.pass_time(LEASE)
         shop.worker.broker.line.lose()
         assert not shop.attempts.roster.known(delivery._replace(delivered=2))
+        assert not shop.attempts.roster.holds(message_of(delivery))
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))

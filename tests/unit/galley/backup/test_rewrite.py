@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from galley import envelope as envelopes
 from galley import record as records
@@ -220,7 +221,7 @@ def test_the_mark_of_an_earlier_restore_goes() -> None:
 
 def test_addresses_of_every_kind_are_moved() -> None:
     address = an_address(of=QUEUE)
-    moved = address._replace(namespace="new")
+    moved = replace(address, namespace="new")
     for spell in (topology.task_subject, topology.record_subject, topology.dead_subject, topology.due_subject,
                   topology.again_subject, topology.schedule_subject):  # fmt: skip
         assert MOVED.subject(spell(address)) == spell(moved)

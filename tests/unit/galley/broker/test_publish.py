@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from galley import AsyncClient, call
 from galley.address import Kind
@@ -104,7 +105,7 @@ async def test_an_id_of_one_s_own_is_flagged_from_the_first_and_found_in_any_lan
         publisher = Publisher(bench.producer)
         address = an_address(of=bench.layout, id="mine")
         assert not (await publisher.publish(address, an_envelope(), chosen_id=True)).duplicate
-        again = address._replace(lane=Lane.HIGH)
+        again = replace(address, lane=Lane.HIGH)
         assert (await publisher.publish(again, an_envelope(), chosen_id=True)).duplicate
         assert [each.republished for each in flags(bench)] == [True, True]
         assert bench.in_work == 1
@@ -233,5 +234,5 @@ async def test_declared_tasks_travel_beside_direct_ones() -> None:
     async with a_bench() as bench:
         address = an_address(of=bench.layout, kind=Kind.DECLARED, id="u1")
         await Publisher(bench.producer).publish(address, an_envelope(), chosen_id=True)
-        await Publisher(bench.producer).publish(address._replace(kind=Kind.DIRECT), an_envelope())
+        await Publisher(bench.producer).publish(replace(address, kind=Kind.DIRECT), an_envelope())
         assert bench.in_work == 2

@@ -1,5 +1,7 @@
 """Which keys tasks wait under, and how users see it."""
 
+from msgspec.structs import replace
+
 from galley.broker import topology
 from galley.broker.key_permits import KeyPermits
 from galley.broker.waiting_keys import WaitingKey, WaitingKeys, count_waiting, waiting_keys
@@ -39,7 +41,7 @@ async def test_a_task_that_cannot_be_read_counts_and_names_no_key() -> None:
     async with a_bench() as bench:
         address = await bench.submit(key="a")
         digest = digest_of_key("a")
-        other = topology.wait_subject(address._replace(id="other"), digest)
+        other = topology.wait_subject(replace(address, id="other"), digest)
         bench.publish_raw(address, b"not a task", "", other)
         found = await waiting_keys(bench.producer, bench.layout.namespace, bench.layout.queue)
         assert (found.tasks, found.read, [each.key for each in found.keys]) == (2, 1, ["a"])

@@ -80,7 +80,7 @@ async def test_a_task_is_encrypted_but_for_what_the_broker_and_the_worker_need()
         "sealed": "",
     }  # fmt: skip
     assert await payloads().read_task(HERE, body) == TASK
-    assert await payloads().read_task(HERE._replace(lane=Lane.HIGH), body) == TASK
+    assert await payloads().read_task(replace(HERE, lane=Lane.HIGH), body) == TASK
 
 
 async def test_a_record_is_encrypted_but_for_what_the_broker_and_the_operator_need() -> None:
@@ -123,8 +123,8 @@ async def test_what_has_nothing_to_hide_stays_as_it_is() -> None:
 
 
 ELSEWHERE = (
-    HERE._replace(id="two"), HERE._replace(namespace="other"), HERE._replace(queue="other"),
-    HERE._replace(kind=Kind.DECLARED),
+    replace(HERE, id="two"), replace(HERE, namespace="other"), replace(HERE, queue="other"),
+    replace(HERE, kind=Kind.DECLARED),
 )  # fmt: skip
 
 

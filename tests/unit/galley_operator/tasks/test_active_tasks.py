@@ -144,7 +144,7 @@ def test_a_task_is_found_by_its_address_and_by_its_uid_once_that_is_known() -> N
     task = take(tasks, a_task_object())
     old = TaskAddress("images", "thumbs", Lane.NORMAL, Kind.DECLARED, "u1")
     assert tasks.find(task.address) is task
-    assert tasks.find(task.address._replace(queue="other")) is None
+    assert tasks.find(replace(task.address, queue="other")) is None
     assert tasks.find(old) is None
     assert not tasks.knows("images", "u1")
     now = tasks.take(replace(task, by_uid=True), Admitted(), NOW)
