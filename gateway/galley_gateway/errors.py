@@ -74,7 +74,7 @@ class NotIdentified(GatewayError):
 
     reason = "NotIdentified"
     status = 401
-    hint = "send `Authorization: Bearer TOKEN`; `kubectl create token SERVICEACCOUNT` makes one"
+    hint = "send `Authorization: Bearer TOKEN`; `kubectl create token SERVICEACCOUNT` prints one"
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
@@ -105,7 +105,7 @@ class CrossSite(GatewayError):
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
-        super().__init__(f"the request is refused, since {problem}")
+        super().__init__(f"the request was refused because {problem}")
 
 
 class HostRefused(GatewayError):
@@ -159,7 +159,7 @@ class PageNotFound(GatewayError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(
-            f"there is nothing at {path[:200]}",
+            f"path not found: {path[:200]}",
             "`/ui/` is the first page, and `GET /openapi.json` lists all paths of the API",
         )
 
@@ -185,7 +185,7 @@ class GatewayFailed(GatewayError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the gateway failed at this request",
+            "the gateway failed to answer this request",
             "try it again, and look at the log of the gateway, which has the traceback",
         )
 
@@ -240,7 +240,7 @@ class PortTaken(GatewayError):
     def __init__(self, host: str, port: int, problem: str) -> None:
         self.host, self.port, self.problem = host, port, problem
         super().__init__(
-            f"cannot listen at {host}:{port}: {problem}", "choose another port, or end the other program"
+            f"cannot listen at {host}:{port}: {problem}", "choose another port, or stop the other program"
         )
 
 

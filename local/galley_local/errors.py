@@ -39,7 +39,7 @@ class ServerFolderInUse(LocalError):
     """Another nats-server keeps its data in the folder."""
 
     reason = "ServerFolderInUse"
-    hint = "is `galley dev` running in another terminal? Stop it, or use another folder"
+    hint = "stop the `galley dev` of the other terminal, or use another folder"
 
     def __init__(self, folder: str, holder: str) -> None:
         self.folder, self.holder = folder, holder
@@ -78,7 +78,7 @@ class ServerKeepsEnding(LocalError):
         self.times, self.log_file = times, log_file
         super().__init__(
             f"nats-server ended {times} times within a few minutes",
-            f"see {log_file}; is memory or disk short? Start `galley dev` again to continue",
+            f"see {log_file}; check memory and disk, and start `galley dev` again to continue",
         )
 
 
@@ -123,7 +123,7 @@ class WorkersDoNotStart(LocalError):
     """With --until-done: tasks are left, and no worker of their queue can start."""
 
     reason = "WorkersDoNotStart"
-    hint = "repair that and start `galley dev` again, which continues the tasks"
+    hint = "fix that and start `galley dev` again; it continues the tasks"
 
     def __init__(self, queue: str, problem: str) -> None:
         self.queue, self.problem = queue, problem

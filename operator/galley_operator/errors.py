@@ -87,7 +87,7 @@ class LeadershipLost(OperatorError):
     """This replica is no longer the leader and exits; another replica takes over."""
 
     reason = "LeadershipLost"
-    hint = "nothing, if it is rare; if not, check that the API server answers and this process gets CPU"
+    hint = "ignore it if it is rare; else check that the API server answers and this process gets CPU"
 
     def __init__(self, lease: str, problem: str) -> None:
         self.lease, self.problem = lease, problem
@@ -261,7 +261,7 @@ class WorkflowNotBegun(OperatorError):
 
     reason = "WorkflowNotBegun"
 
-    hint = "mend that, and declare it again under another name"
+    hint = "fix that, and declare the workflow again under another name"
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
@@ -347,6 +347,6 @@ class StoreEncrypted(OperatorError):
         super().__init__(
             f"the streams of NATS are encrypted with a key in Secret {namespace}/{name}, and "
             "nats.encryption.enabled is false",
-            "set nats.encryption.enabled to true again. To give up all tasks and begin with empty streams, "
+            "set nats.encryption.enabled to true again. To discard all tasks and start with empty streams, "
             f"delete the volumes of NATS and then the Secret: kubectl -n {namespace} delete secret {name}",
         )

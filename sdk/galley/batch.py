@@ -62,8 +62,8 @@ class SomeRefused(SubmitIncomplete, Refused):
             submitted,
             refused,
             {},
-            "`submitted` holds the handles of the accepted ones, `refused` the errors of the others, "
-            "by their place in the calls",
+            "`submitted` contains the handles of accepted tasks, `refused` the errors of the others, by "
+            "position",
         )
 
 
@@ -83,8 +83,8 @@ class SubmitInterrupted(SubmitIncomplete):
             submitted,
             refused,
             unknown,
-            "`submitted` and `unknown` hold handles by place in the calls; calls from place `not_sent_from` "
-            "on were not sent. To make sure of an unknown one, submit it again with `task_id=handle.id`",
+            "`submitted` and `unknown` contain handles by position; calls from position `not_sent_from` on "
+            "were not sent. To be sure of an unknown one, submit it again with `task_id=handle.id`",
         )
 
     @classmethod

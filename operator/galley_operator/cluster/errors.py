@@ -42,9 +42,7 @@ class ClusterUnreachable(ClusterError):
     """No answer from the Kubernetes API in time; whether the request was done is not known."""
 
     reason = "ClusterUnreachable"
-    hint = (
-        "it is retried; if it persists: does the API server run, and does the network allow the connection?"
-    )
+    hint = "it is retried; if it persists, check the API server and the network between"
 
     def __init__(self, server: str, request: str, problem: str) -> None:
         self.server, self.request, self.problem = server, request, problem
@@ -55,7 +53,7 @@ class WatchExpired(ClusterError):
     """The API server no longer has the changes since the resource version of a watch."""
 
     reason = "WatchExpired"
-    hint = "list again and compare; the reflector does so by itself"
+    hint = "list again and compare; the reflector does so automatically"
 
     def __init__(self, what: str, problem: str) -> None:
         self.what, self.problem = what, problem
@@ -77,7 +75,7 @@ class ObjectNotFound(ApiRefused):
     """There is no such object."""
 
     reason = "ObjectNotFound"
-    hint = "it was deleted or never created; state about it can be dropped"
+    hint = "it was deleted or never created; its state can be dropped"
 
 
 class KindNotServed(ApiRefused):
@@ -91,7 +89,7 @@ class ObjectConflict(ApiRefused):
     """The object exists already, belongs to another manager, or changed since it was read."""
 
     reason = "ObjectConflict"
-    hint = "read it again and decide again"
+    hint = "read the object again and repeat the decision"
 
 
 class ObjectInvalid(ApiRefused):
@@ -143,7 +141,7 @@ class CredentialsRefused(ApiRefused):
     """The API server does not accept the operator's credentials."""
 
     reason = "CredentialsRefused"
-    hint = "is the token or certificate of the operator expired, or of another cluster?"
+    hint = "check that the operator's token or certificate has not expired, and is for this cluster"
 
 
 class TooManyRequests(ApiRefused):
@@ -162,4 +160,4 @@ class ApiFailing(ApiRefused):
     """The API server, or the storage behind it, fails."""
 
     reason = "ApiFailing"
-    hint = "it is retried; if it persists, look at the logs of the API server and of etcd"
+    hint = "it is retried; if it persists, read the logs of the API server and of etcd"

@@ -45,7 +45,7 @@ class ArchiveKeyWrong(BackupError):
         self.archive, self.needed, self.given = archive, needed, given
         super().__init__(
             f"archive {archive} needs the key with id {needed}; given: {given}",
-            "add the key of that time with another --key-file",
+            "add the key used at that time with another --key-file",
         )
 
 
@@ -90,7 +90,7 @@ class DestinationInvalid(BackupError, Invalid):
 
     def __init__(self, destination: str, problem: str) -> None:
         self.destination, self.problem = destination, problem
-        super().__init__(f"{destination} cannot keep archives: {problem}")
+        super().__init__(f"{destination} cannot be used for archives: {problem}")
 
 
 class DestinationFailed(BackupError):
@@ -160,8 +160,8 @@ class RestoreIncomplete(BackupError):
     """A restore was interrupted: a part of the archive is there, the rest is not."""
 
     reason = "RestoreIncomplete"
-    hint = "repair the cause and run the same command again: it continues, and writes nothing twice"
+    hint = "fix the cause and run the same command again: it continues, and writes nothing twice"
 
     def __init__(self, archive: str, done: str, cause: str, hint: str | None = None) -> None:
         self.archive, self.done, self.cause = archive, done, cause
-        super().__init__(f"archive {archive} is restored in part only ({done}): {cause}", hint or self.hint)
+        super().__init__(f"archive {archive} is only partly restored ({done}): {cause}", hint or self.hint)

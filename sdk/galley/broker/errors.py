@@ -37,7 +37,7 @@ class BrokerUnreachable(BrokerError):
     """The broker did not answer in time."""
 
     reason = "BrokerUnreachable"
-    hint = "is nats-server running there, and is the address (--server, GALLEY_SERVER) right?"
+    hint = "check that nats-server is running there, and that the address (--server, GALLEY_SERVER) is right"
 
     def __init__(self, server: str, problem: str) -> None:
         self.server, self.problem = server, problem
@@ -72,12 +72,12 @@ class SubjectInvalid(GalleyError):
     """
 
     reason = "SubjectInvalid"
-    hint = "look for the task, workflow or record that has such a name, and delete it"
+    hint = "find the task, workflow or record with this name, and delete it"
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
         super().__init__(
-            f"{subject[:200]!r} has a blank or the end of a line in it, or is too long; nothing was sent"
+            f"{subject[:200]!r} contains a blank or line break, or is too long; nothing was sent"
         )
 
 
@@ -133,7 +133,8 @@ class AccessRefused(BrokerError):
         self.server, self.credentials, self.problem = server, credentials, problem
         super().__init__(
             f"NATS at {server} refused the connection: {problem}",
-            f"do {credentials} belong to this NATS? Credentials become invalid when its keys are replaced: "
+            f"check that {credentials} belong to this NATS. Credentials become invalid when its keys are "
+            "replaced: "
             "fetch them again, and restart NATS if the Secret with its keys changed"
             if credentials
             else "the server requires credentials; pass --credentials or set GALLEY_CREDENTIALS",
@@ -180,7 +181,7 @@ class TlsFailed(BrokerError):
     """There is no encrypted connection to the broker; nothing was sent."""
 
     reason = "TlsFailed"
-    hint = "does NATS listen there, and does it speak TLS 1.2 or newer?"
+    hint = "check that NATS listens there and supports TLS 1.2 or newer"
 
     def __init__(self, server: str, problem: str, hint: str | None = None) -> None:
         self.server, self.problem = server, problem
@@ -251,7 +252,7 @@ class QueueConflict(BrokerError):
     """Streams with the queue's names exist and belong to another installation."""
 
     reason = "QueueConflict"
-    hint = "use another namespace or another NATS account, or remove the streams that are in the way"
+    hint = "use another namespace or NATS account, or remove the conflicting streams"
 
     def __init__(self, stream: str, owner: str, problem: str) -> None:
         self.stream, self.owner, self.problem = stream, owner, problem

@@ -65,7 +65,7 @@ class DecryptionKeyMissing(EncryptionError):
     """A payload is encrypted with a key that is not among those at hand."""
 
     reason = "DecryptionKeyMissing"
-    hint = "add that key to the keys of this program; it is removed only when no payload uses it any more"
+    hint = "add that key to the keys of this program, and remove keys only when no payload uses them"
 
     def __init__(self, subject: str, key_id: str, held: str) -> None:
         self.subject, self.key_id, self.held = subject, key_id, held
@@ -103,7 +103,7 @@ class KeyServiceUnavailable(EncryptionError):
     """The service that wraps and unwraps data keys does not answer as it should."""
 
     reason = "KeyServiceUnavailable"
-    hint = "trying again is safe; see whether the key service is up, and may be reached and used from here"
+    hint = "try again, which is safe; check that the key service is up, reachable and permitted from here"
 
     def __init__(self, action: str, problem: str) -> None:
         self.action, self.problem = action, problem

@@ -71,7 +71,7 @@ class AttemptOver(GalleyError):
     """Progress or a checkpoint was reported for an attempt that does not run here."""
 
     reason = "AttemptOver"
-    hint = "report from the process of the handler, and before the handler returns"
+    hint = "call it in the handler's own process, before the handler returns"
 
     def __init__(self, task_id: str, attempt: int) -> None:
         self.task_id, self.attempt = task_id, attempt
@@ -83,8 +83,8 @@ class WaitsForOwnQueue(GalleyError, NonRetryable):
 
     reason = "WaitsForOwnQueue"
     hint = (
-        "let the last subtask submit the next step, or give the subtasks a queue of their own. If the queue "
-        "always has more slots than tasks that wait, use result(hold_slot=True)"
+        "return galley.then(...), which waits without a slot, or give the subtasks a queue of their own. If "
+        "the queue always has more slots than waiting tasks, use result(hold_slot=True)"
     )
 
     def __init__(self, queue: str, task_id: str) -> None:
@@ -100,8 +100,8 @@ class WaitsInCircle(GalleyError, NonRetryable):
 
     reason = "WaitsInCircle"
     hint = (
-        "let the last subtask submit the next step, instead of waiting for it. If no handler of that queue "
-        "waits for this task, use result(hold_slot=True)"
+        "return galley.then(...), which waits without a slot. If no handler of that queue waits for this "
+        "task, use result(hold_slot=True)"
     )
 
     def __init__(self, queue: str, task_id: str, circle: tuple[str, ...]) -> None:

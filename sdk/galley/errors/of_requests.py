@@ -13,7 +13,7 @@ class ClientClosed(ClientUnusable):
     """A client, or a handle it returned, was used outside the `async with` block of the client."""
 
     reason = "ClientClosed"
-    hint = "use it inside its `with` block; afterwards make another: galley.Client() or galley.AsyncClient()"
+    hint = "use it inside its `with` block, or create a new one: galley.Client() or galley.AsyncClient()"
 
     def __init__(self, server: str) -> None:
         self.server = server
@@ -66,7 +66,7 @@ class ScheduleNotFound(GalleyError):
     """The queue has no schedule of that name."""
 
     reason = "ScheduleNotFound"
-    hint = "list them: galley get schedules; is it the right queue and namespace?"
+    hint = "check the queue and the namespace; `galley get schedules` lists schedules"
 
     def __init__(self, queue: str, name: str) -> None:
         """Args: queue: name of the queue; name: name of the schedule."""
@@ -78,7 +78,7 @@ class TopicNotFound(GalleyError):
     """The namespace has no topic of that name."""
 
     reason = "TopicNotFound"
-    hint = "list them: galley get topics; declare it as a Topic; is it the right namespace?"
+    hint = "check the name and the namespace (`galley get topics`), or declare a Topic"
 
     def __init__(self, namespace: str, topic: str) -> None:
         """Args: namespace: of the topic; topic: its name."""
@@ -90,11 +90,13 @@ class HopLimit(GalleyError):
     """A handler publishes an event, and its own task came of too many events, one after the other."""
 
     reason = "HopLimit"
-    hint = "a handler may not publish what leads to its own task again without an end"
+    hint = "a handler must not publish events that start its own task again without limit"
 
     def __init__(self, topic: str, hops: int) -> None:
         """Args: topic: name of the topic; hops: how many events led to the task."""
-        super().__init__(f"nothing was published to topic {topic!r}: {hops} events led to this task already")
+        super().__init__(
+            f"nothing was published to topic {topic!r}: this task comes from a chain of {hops} events"
+        )
         self.topic, self.hops = topic, hops
 
 
@@ -102,11 +104,11 @@ class ScheduleChanged(GalleyError):
     """A schedule was changed by others each time it was to be changed; nothing was done."""
 
     reason = "ScheduleChanged"
-    hint = "is something else changing it all the time? Try again"
+    hint = "try again; check whether another program keeps changing it"
 
     def __init__(self, queue: str, name: str) -> None:
         """Args: queue: name of the queue; name: name of the schedule."""
-        super().__init__(f"schedule {name!r} of queue {queue!r} changed at the same moment, several times")
+        super().__init__(f"schedule {name!r} of queue {queue!r} was changed several times meanwhile")
         self.queue, self.name = queue, name
 
 
@@ -124,7 +126,7 @@ class RedriveIncomplete(GalleyError):
     """Not all of many dead letters were redriven; `__cause__` says why. The rest stay as they are."""
 
     reason = "RedriveIncomplete"
-    hint = "solve the cause and redrive again: those that were redriven are not run twice"
+    hint = "fix the cause and redrive again: tasks that were redriven do not run twice"
 
     def __init__(self, queue: str, redriven: list[str], left: int, problem: str) -> None:
         self.queue, self.redriven, self.left, self.problem = queue, redriven, left, problem
@@ -137,7 +139,7 @@ class CancelIncomplete(GalleyError):
     """Of many tasks that were to be cancelled, not all were."""
 
     reason = "CancelIncomplete"
-    hint = "do it again: it goes on with those that are left"
+    hint = "run it again to cancel the others"
 
     def __init__(self, queue: str, cancelled: list[str], left: int, problem: str) -> None:
         self.queue, self.cancelled, self.left, self.problem = queue, cancelled, left, problem

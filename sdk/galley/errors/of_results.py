@@ -36,13 +36,13 @@ class ResultMismatch(GalleyError):
 
     reason = "ResultMismatch"
     hint = (
-        "do the producer and the worker have the same version of the handler, and does it return what its "
-        "annotation says? `galley show ID` prints the result"
+        "check that producer and worker have the same version of the handler, and that it returns what its "
+        "annotation says; `galley show ID` prints the result"
     )
 
     def __init__(self, task_id: str, problem: str) -> None:
         self.task_id, self.problem = task_id, problem
-        super().__init__(f"the result of task {task_id} is not what its handler's annotation says: {problem}")
+        super().__init__(f"the result of task {task_id} does not match its handler's annotation: {problem}")
 
 
 class ResultTimeout(GalleyError):

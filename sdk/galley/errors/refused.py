@@ -49,7 +49,7 @@ class TaskConflict(Refused):
     """The id belongs to another task: one with another handler or another input."""
 
     reason = "TaskConflict"
-    hint = "use another id for other work; the same handler and input under the same id is the same task"
+    hint = "use another id for a different task; the same id, handler and input are the same task"
 
     def __init__(self, queue: str, task_id: str, differs: str) -> None:
         self.queue, self.task_id, self.differs = queue, task_id, differs
@@ -60,7 +60,7 @@ class TopicFull(Refused):
     """The topics of the namespace have no room; the event was not stored."""
 
     reason = "TopicFull"
-    hint = "publish again later: events make room as their retention passes; or raise spec.retention.bytes"
+    hint = "publish again later, when events have expired, or raise spec.retention.bytes"
 
     def __init__(self, topic: str, problem: str = "") -> None:
         """Args: topic: name of the topic; problem: what the server says."""
@@ -110,7 +110,7 @@ class UniqueConflict(Refused):
     def __init__(self, queue: str, key: str, task_id: str, state: str) -> None:
         self.queue, self.key, self.task_id, self.state = queue, key, task_id, state
         super().__init__(
-            f"queue {queue!r} has a task of the unique key {key[:80]!r}: {task_id}, which {state}",
+            f"queue {queue!r} has a task with the unique key {key[:80]!r}: {task_id}, which {state}",
             "wait for it (`client.handle(queue, task_id)`), or submit with on_conflict='existing', or "
             "'replace' if it has not begun",
         )

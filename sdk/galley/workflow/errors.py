@@ -84,7 +84,7 @@ class WorkflowFailed(TaskFailed):
         self.task_id, self.why, self.message = workflow, why, message
         TaskEnded.__init__(
             self, f"workflow {workflow} failed: {message}",
-            f"galley workflow show {queue}/{workflow} draws its steps; galley workflow redrive runs the rest",
+            f"galley workflow show {queue}/{workflow} shows its steps; galley workflow redrive runs the rest",
         )  # fmt: skip
 
 
@@ -98,5 +98,5 @@ class WorkflowCancelled(TaskCancelled):
         self.task_id, self.why = workflow, ""
         TaskEnded.__init__(
             self, f"workflow {workflow} was cancelled",
-            f"galley workflow redrive {queue}/{workflow} runs what had not succeeded",
+            f"galley workflow redrive {queue}/{workflow} runs the steps that had not succeeded",
         )  # fmt: skip

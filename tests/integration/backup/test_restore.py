@@ -255,7 +255,7 @@ async def test_an_interrupted_restore_says_so_and_continues(  # noqa: PLR0917 - 
     restore = Restore(other, failing, summary.name, [KEY])
     outline = await restore.outline()
     failing.bytes_left = [10**12] * (reading - 1) + [int(summary.size * place)]
-    with pytest.raises(RestoreIncomplete, match=r"restored in part only .*Input/output error"):
+    with pytest.raises(RestoreIncomplete, match=r"only partly restored .*Input/output error"):
         await restore.run(outline)
     info = await stream_info(other, f"GW_{namespace}_images")
     assert info is not None

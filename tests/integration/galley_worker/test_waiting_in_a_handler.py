@@ -96,7 +96,7 @@ async def test_it_fails_at_once_and_is_not_retried(client: AsyncClient, queues: 
 async def test_a_command_is_told_as_well(client: AsyncClient, queues: None) -> None:
     given = {"queue": "drills", "namespace": client.namespace, "hold": False}
     handle = await client.submit(call("drills", "program", **given), When(retry=RetryPolicy(attempts=1)))
-    with pytest.raises(TaskFailed, match=r"CommandFailed: .*let the last subtask submit the next step"):
+    with pytest.raises(TaskFailed, match=r"CommandFailed: .*return galley\.then"):
         await handle.result(within=60)
 
 

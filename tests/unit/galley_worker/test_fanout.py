@@ -511,7 +511,7 @@ async def test_an_event_that_came_of_too_many_others_is_not_published(
         stream = town.server.streams[topology.work_stream("default", "images")]
         assert decode(list(stream.messages.values())[-1].body).ancestors == (f"hops:{HOPS_LIMIT}",)
         monkeypatch.setenv("GALLEY_ANCESTORS", f"hops:{HOPS_LIMIT}")
-        with pytest.raises(HopLimit, match="16 events led to this task"):
+        with pytest.raises(HopLimit, match="a chain of 16 events"):
             await town.client.publish("uploads", 1)
 
 
