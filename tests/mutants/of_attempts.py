@@ -232,9 +232,9 @@ ATTEMPTS_: Final = (
         ATTEMPTS,
     ),
     _of(
-        "attempts",
+        "judge",
         "a deadline does not bound an attempt",
-        "        return min(timeout, (held.envelope.deadline - self._parts.now()).total_seconds())\n",
+        "        return min(timeout, (held.envelope.deadline - self._now()).total_seconds())\n",
         "        return timeout\n",
         "an attempt runs on when its time is over",
         ATTEMPTS,
@@ -248,7 +248,7 @@ ATTEMPTS_: Final = (
         ATTEMPTS,
     ),
     _of(
-        "attempts",
+        "judge",
         "the queue's policy before the task's",
         "        if held.envelope.retry is not None:\n",
         "        if False:\n",
@@ -256,7 +256,7 @@ ATTEMPTS_: Final = (
         ATTEMPTS,
     ),
     _of(
-        "attempts",
+        "judge",
         "the queue's timeout before the task's",
         "        timeout = own or self._rules.timeout_seconds\n",
         "        timeout = self._rules.timeout_seconds\n",

@@ -14,10 +14,11 @@ from galley.broker.topology import QueueLayout
 from galley.broker.unique_keys import Keys
 from galley.record import Failure
 from galley.retry import RetryPolicy
-from galley_worker.attempts import Attempts, Parts, Rules
+from galley_worker.attempts import Attempts, Parts
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
 from galley_worker.ending import Crashed, Finish, Raised, Returned
+from galley_worker.judge import Rules
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger, Replies
 from galley_worker.measures import Measures

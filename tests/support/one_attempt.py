@@ -33,7 +33,7 @@ class _Hand:
     def leave(self) -> None:
         self.over.set()
 
-    def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
+    def resume(self, rest: Coroutine[Any, Any, None]) -> None:
         if self._ended:
             rest.close()
             return

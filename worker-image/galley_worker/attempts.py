@@ -23,12 +23,11 @@ from galley.failpoint import failpoint
 from galley.history import History
 from galley.objects.errors import CacheUnusable, ObjectError, ObjectStoreUnavailable
 from galley.record import Failure
-from galley.retry import RetryPolicy
 from galley.workflow.plan import START
 from galley.workflow.state import is_step
 from galley_worker import journal
 from galley_worker.circuit import Circuit
-from galley_worker.claim import Held, Onward, Who, must_claim
+from galley_worker.claim import Held, Onward, must_claim
 from galley_worker.claimant import Claimant
 from galley_worker.clock import utc_now
 from galley_worker.continuation import Continuations
@@ -38,7 +37,6 @@ from galley_worker.ending import (
     Ending,
     Finish,
     NotBegun,
-    Raised,
     Returned,
     ReturnedLarge,
     TimedOut,
@@ -46,6 +44,7 @@ from galley_worker.ending import (
 from galley_worker.fast_path import FastPath, Hand
 from galley_worker.flows import Workflows
 from galley_worker.gates import Gates
+from galley_worker.judge import Judge, Rules
 from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
@@ -62,18 +61,13 @@ from galley_worker.turns import Turns
 from galley_worker.under_way import UnderWay, message_of
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.verdict import (
-    DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
     Bury,
     Cancel,
-    Circumstances,
     Defer,
     RetryAt,
     Succeed,
     Verdict,
-    dropped,
-    judge,
-    without_handler,
 )
 from galley_worker.work import Work
 
@@ -85,23 +79,6 @@ UNDECIDED_TIMES: Final = 10
 
 OBJECT_STORE_SECONDS: Final = 15.0
 """Pause before a task is tried again whose objects cannot be had now; costs no attempt."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What holds for each attempt of the queue."""
-
-    namespace: str
-    queue: str
-    worker: Who
-    policy: RetryPolicy
-    timeout_seconds: float
-    unknown_handler_seconds: float
-    """How long a task may wait for a worker that knows its handler, or has its key."""
-    key_service_seconds: float = 15.0
-    """Pause before a task is tried again that cannot be decrypted since the key service does not answer."""
-    plaintext: bool = True
-    """Whether a task that is not encrypted may run."""
 
 
 @dataclass
@@ -137,6 +114,7 @@ class Attempts:
         self._rules = rules
         self._parts = parts
         self._later = later_stream(rules.namespace, rules.queue)
+        self.judge = Judge(rules, parts.runners, parts.now, parts.jitter)
         self.roster = Roster(parts.leases)
         self.gates = Gates(parts.settler, parts.turns, parts.continuations, parts.now)
         self._opener = Opener(
@@ -147,12 +125,12 @@ class Attempts:
             missing_key_seconds=rules.unknown_handler_seconds,
         )
         self.idle: Callable[[], bool] = lambda: False
-        """Tells whether no task of the queue waits for a slot, as far as this worker sees."""
+        """Whether no task of the queue waits for a slot, as far as this worker knows."""
         parts.settler.fenced = self._fenced
         if parts.flows is not None:
             parts.flows.here = self._runs_here
         self.begin: Callable[[Delivery, Hand], bool] = FastPath(self, rules, parts, self._later).begin
-        """Begins the attempt of one delivery on the fast path; if only `run` can, returns False at once."""
+        """Begins the attempt of one delivery on the fast path; returns False if it needs `run`."""
 
     async def run(self, delivery: Delivery) -> None:
         """Run the attempt of one delivery and settle it. Does not raise because of what an attempt does."""
@@ -164,54 +142,16 @@ class Attempts:
         self.roster.enter(present)
         try:
             await self._parts.solitude.enter()
-            await self._to_its_end(present, self._take)
+            await self._guard(present, self._dispatch)
         finally:
             self.leave(present)
 
-    async def go_on(self, present: UnderWay, ran: Finish, tried: Tried | None) -> None:
-        """Settle an attempt that the fast path began.
-
-        Args:
-            present: the attempt.
-            ran: how its handler ended, or why it did not begin.
-            tried: its final record, if it was written and not stored.
-        """
-        try:
-            await self._to_its_end(present, lambda _present: self._resume(present, ran, tried))
-        finally:
-            self.leave(present)
-
-    async def recover(self, present: UnderWay, error: Exception) -> None:
-        """Settle an attempt of the fast path that failed outside its handler."""
-
-        async def fail(_present: UnderWay) -> None:
-            raise error
-
-        try:
-            await self._to_its_end(present, fail)
-        finally:
-            self.leave(present)
-
-    def failed(self, delivery: Delivery, error: Exception) -> None:
-        """Have a message delivered again later with which nothing could be begun, and count that."""
-        journal.failed(delivery, error)
-        self._parts.measures.failed()
-        self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
-
-    def leave(self, present: UnderWay) -> None:
-        """Forget an attempt that is over."""
-        try:
-            if present.execution is not None and (batch := present.execution.batch) is not None:
-                batch.settled(batch)
-        finally:
-            self.roster.leave(present)
-
-    async def _to_its_end(self, present: UnderWay, take: Callable[[UnderWay], Awaitable[None]]) -> None:
-        """Have an attempt taken to its end that has entered."""
+    async def _guard(self, present: UnderWay, take: Callable[[UnderWay], Awaitable[None]]) -> None:
+        """Run a part of an attempt that has entered; an error costs this attempt, not the worker."""
         solitude = self._parts.solitude
         try:
             await take(present)
-        except Exception as error:  # whatever it is costs this attempt, not the worker
+        except Exception as error:
             await self._recover(present, error)
         finally:
             try:
@@ -223,81 +163,18 @@ class Attempts:
                 else:
                     solitude.leave()
 
-    async def _resume(self, present: UnderWay, ran: Finish, tried: Tried | None) -> None:
-        held = present.held
-        assert held is not None, "the fast path reads it first"
-        if tried is not None:
-            assert isinstance(ran, Returned)
-            await self._settle(present, held, Succeed(ran.result), tried)
-            return
-        if present.execution is not None:
-            ran = await self._ended(present, held, ran)
-        assert not isinstance(ran, ReturnedLarge), "only what ran returns"
-        await self._decide(present, held, ran)
-
-    async def _take(self, present: UnderWay) -> None:
+    async def _dispatch(self, present: UnderWay) -> None:
+        """Run the attempt of a task, and the next steps of its workflow in its place; or take a turn."""
         if present.delivery.address.kind is Kind.TURN:
             assert self._parts.turns is not None, "a worker takes turns"
             await self._parts.turns.take(present.delivery)
         else:
-            await self._run(present)
+            await self._open(present)
             while present.held is not None and present.held.onward is not None:
                 await self._run_in_place(present, present.held.onward)
 
-    async def _run_in_place(self, present: UnderWay, onward: Onward) -> None:
-        """Run the next step of a workflow in the place of the one that ended, under its message."""
-        now = self._parts.now()
-        delivery = present.delivery._replace(
-            address=onward.address, body=encode(onward.envelope), header=FIRST.encode(), delivered=1,
-            old=False, stored_at=now.timestamp(),
-        )  # fmt: skip
-        if present.stopped is not None or self.roster.is_cancelled(delivery):
-            # Whatever that was for: who is delivered the message publishes the step.
-            assert present.held is not None
-            present.held.onward = None
-            if not present.lease_lost:
-                self._parts.settler.give_back(present.delivery)
-            return
-        present.held = held = Held(delivery, onward.envelope, FIRST, 0, False, onward.envelope.history, now)
-        present.delivery, present.execution, present.began = delivery, None, self._parts.clock()
-        await self._decide(present, held, await self._end(present, held))
-
-    def _may_go_on(self, present: UnderWay, held: Held) -> bool:
-        """Return whether the step after this one may run in its place."""
-        begun = present.execution
-        return (
-            is_step(held.delivery.address.id)
-            and replace(held.flags, republished=False) == FIRST
-            and not (held.alone or held.envelope.key or held.envelope.unique)
-            and begun is not None
-            and begun.batch is None
-            and present.stopped is None
-        )
-
-    def _runs_here(self, address: TaskAddress, task: Envelope) -> bool:
-        """Return whether a task that nothing has to be asked about would begin here at once, and be quick."""
-        parts = self._parts
-        asks = task.key or task.unique or task.large or task.files or task.sealed or task.not_before
-        return (
-            not asks
-            and parts.runners.quick(task.handler)
-            and self.gates.limit is None
-            and not parts.solitude.closed
-            and parts.traces is None
-            and parts.settler.life is None
-            and self._rules.plaintext
-            and parts.payloads.keys_of(address) is None
-            and self.idle()
-        )
-
-    def _fenced(self, delivery: Delivery) -> bool:
-        present = self.roster.under_way.get(message_of(delivery))
-        if present is None:
-            return False
-        self._parts.leases.check(present.lease)
-        return present.lease_lost
-
-    async def _run(self, present: UnderWay) -> None:
+    async def _open(self, present: UnderWay) -> None:
+        """Read the message, and get the task's large input and files; then claim and run it."""
         delivery = present.delivery
         if delivery.source.stream != self._later and await self._parts.settler.refused_id(delivery):
             return
@@ -315,7 +192,7 @@ class Attempts:
         if not await self.gates.let(present, held):
             return
         if (envelope.large is None and not envelope.files) or flags.awaits:
-            await self._attempt(present, held)
+            await self._claim_and_run(present, held)
             return
         assert self._parts.objects is not None, "a worker has objects"
         try:
@@ -329,13 +206,13 @@ class Attempts:
                     if isinstance(error, ObjectStoreUnavailable | CacheUnusable):
                         raise
                     held.refused = held.refused or Failure(error.reason, f"{error}; {error.hint}")
-                await self._attempt(present, held)
+                await self._claim_and_run(present, held)
         except (ObjectStoreUnavailable, CacheUnusable) as error:
             journal.not_fetched(delivery, f"{error}; {error.hint}")
             self._parts.settler.look_again(present.delivery, OBJECT_STORE_SECONDS)
 
-    async def _attempt(self, present: UnderWay, held: Held) -> None:
-        """Run and settle what was read."""
+    async def _claim_and_run(self, present: UnderWay, held: Held) -> None:
+        """Claim a task whose message was read, run it unless something forbids that, and settle it."""
         delivery, flags, envelope, refused = present.delivery, held.flags, held.envelope, held.refused
         known = envelope.handler in self._parts.runners.handlers
         unique = envelope.unique
@@ -350,7 +227,7 @@ class Attempts:
             return
         if self.roster.is_cancelled(delivery):
             present.stop(Cancelled())
-        never = self._never(held, over)
+        never = self._refusal(held, over)
         if flags.awaits:
             await self._after_workflow(present, held, never)
             return
@@ -358,7 +235,7 @@ class Attempts:
             await self._settle(present, held, never)
             return
         if not known and present.stopped is None:
-            await self._settle(present, held, self._without_handler(held))
+            await self._settle(present, held, self.judge.without_handler(held))
             return
         if unique is not None and flags.attempt == 1 and present.stopped is None:
             again = delivery.delivered > 1 or bool(held.history.attempts)
@@ -373,137 +250,33 @@ class Attempts:
                 failure = Failure(REPLACED, f"task {by} of the same unique key took its place")
                 await self._settle(present, held, Cancel(failure))
                 return
-        await self._decide(present, held, await self._end(present, held))
+        await self._settle_ending(present, held, await self._execute(present, held))
 
-    async def _decide(self, present: UnderWay, held: Held, ending: Ending) -> None:
-        """Settle an attempt that ended like that."""
-        if present.lease_lost and isinstance(ending, CutOff | NotBegun):
-            journal.lost(held, "its lease was lost")
-            self._parts.measures.lost(held.delivery.address.lane)
-            await self._parts.settler.let_go(held, dropped(self._circumstances(held), self._parts.now()))
-            return
-        await self._settle(present, held, self._judge(held, ending))
+    async def _claim(self, held: Held, *, step: bool) -> tuple[Failure | None, bool]:
+        """Claim a task, and check the workflow of a step.
 
-    async def _after_workflow(self, present: UnderWay, held: Held, over: Verdict | None) -> None:
-        """Settle a task as the workflow ended that took the place of its handler."""
-        continuations = self._parts.continuations
-        assert continuations is not None, "a worker has continuations"
-        if present.stopped is not None:
-            over = Cancel()
-        if over is not None:
-            await continuations.stop(held)
-        await self._settle(present, held, over or await continuations.verdict(held))
+        Returns:
+            Why the step must not run, None if it may; and whether this worker has the claim.
+        """
+        flows = self._parts.flows
+        if not step or flows is None:
+            return None, await self._parts.claimant.claim(held, self.judge.policy(held))
+        with ungrouped():
+            async with asyncio.TaskGroup() as both:
+                claimed = both.create_task(self._parts.claimant.claim(held, self.judge.policy(held)))
+                over = both.create_task(flows.may_begin(held.delivery.address, held.envelope))
+        return over.result(), claimed.result()
 
     @staticmethod
-    def _never(held: Held, over: Failure | None) -> Verdict | None:
-        """Return the verdict on what is not to run, whatever its handler would do."""
+    def _refusal(held: Held, over: Failure | None) -> Verdict | None:
+        """Return the verdict on a task that must not run; None if it may."""
         if over is not None:
             return Cancel(over)
         return Bury(held.refused, held.history) if held.refused is not None else None
 
-    async def _claim(self, held: Held, *, step: bool) -> tuple[Failure | None, bool]:
-        """Claim a task, and look at the workflow of a step: why it is not to run, and if it is ours."""
-        flows = self._parts.flows
-        if not step or flows is None:
-            return None, await self._parts.claimant.claim(held, self._policy(held))
-        with ungrouped():
-            async with asyncio.TaskGroup() as both:
-                claimed = both.create_task(self._parts.claimant.claim(held, self._policy(held)))
-                over = both.create_task(flows.may_begin(held.delivery.address, held.envelope))
-        return over.result(), claimed.result()
-
-    async def _settle(
-        self, present: UnderWay, held: Held, verdict: Verdict, tried: Tried | None = None
-    ) -> None:
-        if tried is None:
-            verdict = self.paced(held, verdict)
-        held.goes_on = isinstance(verdict, Succeed) and self._may_go_on(present, held)
-        by_us = await self._parts.settler.settle(held, verdict, tried)
-        self.settled(present, held, verdict, by_us=by_us)
-        if present.span is not None:
-            Traces.end(present.span, verdict)
-            present.span = None
-        if held.envelope.unique is not None and isinstance(verdict, Succeed | Bury | Cancel):
-            await self._parts.uniqueness.release(held.delivery.address, held.envelope.unique)
-        if held.flags.permit and self._parts.turns is not None:
-            over = isinstance(verdict, Succeed | Bury | Cancel)
-            if over or (isinstance(verdict, RetryAt | Defer) and not held.keeps_permit):
-                await self._parts.turns.give_back(held.delivery.address, held.envelope.key)
-
-    def settled(self, present: UnderWay, held: Held, verdict: Verdict, *, by_us: bool) -> None:
-        """Count and log an attempt that is settled."""
-        seconds = self._parts.clock() - present.began
-        self._parts.measures.settled(type(verdict).__name__, seconds, held.delivery.address.lane)
-        journal.settled(held, verdict, seconds, by_us=by_us)
-
-    def paced(self, held: Held, verdict: Verdict) -> Verdict:
-        """Return a verdict as the budget of retries allows it; the circuit hears of it, too."""
-        budget, circuit = self._parts.budget, self._parts.circuit
-        if budget is not None:
-            now = self._parts.now()
-            budget.ended(now)
-            if isinstance(verdict, RetryAt):
-                verdict = budget.paced(verdict, now, held.envelope.deadline)
-        if circuit is not None and isinstance(verdict, Succeed | RetryAt | Bury):
-            circuit.ended(failed=not isinstance(verdict, Succeed))
-        return verdict
-
-    async def _recover(self, present: UnderWay, error: Exception) -> None:
-        """Settle an attempt that failed outside its handler as an error, or have it delivered again."""
-        delivery, held = present.delivery, present.held
-        journal.failed(delivery, error)
-        self._parts.measures.failed()
-        failure = Failure(INTERNAL_ERROR, f"{type(error).__name__}: {error}")
-        try:
-            if present.execution is not None:
-                present.stop(CutOff("its attempt failed outside its handler"))
-                await present.execution.ending
-            if held is not None:
-                ending = Raised(failure, retryable=True)
-                given = self._circumstances(held)
-                # With a policy of our own: the task's may be what cannot be applied.
-                verdict = judge(ending, RetryPolicy(), given, self._parts.now(), self._parts.jitter)
-                await self._settle(present, held, verdict)
-                return
-        except Exception as again:
-            journal.failed(delivery, again)
-        await self._leave_undecided(delivery, failure)
-
-    async def _leave_undecided(self, delivery: Delivery, failure: Failure) -> None:
-        """Have a message delivered again that was not read, or not settled; a dead letter after many times.
-
-        Only then, since deliveries of a task that was given back count, too.
-        """
-        try:
-            if delivery.delivered >= UNDECIDED_TIMES:
-                await self._parts.settler.bury_unreadable(delivery, failure)
-                return
-        except Exception as again:
-            journal.failed(delivery, again)
-        self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
-
-    def _without_handler(self, held: Held) -> Verdict:
-        known = ", ".join(sorted(self._parts.runners.handlers)) or "none"
-        message = (
-            f"no handler {held.envelope.handler!r} in queue {self._rules.queue!r};"
-            f" known to worker {self._rules.worker.name}: {known}"
-        )
-        return without_handler(
-            message, self._circumstances(held), self._parts.now(), self._rules.unknown_handler_seconds
-        )
-
-    def _circumstances(self, held: Held) -> Circumstances:
-        return Circumstances(
-            held.flags.attempt,
-            self._rules.worker.name,
-            held.started_at,
-            held.envelope.deadline,
-            held.history,
-        )
-
-    async def _end(self, present: UnderWay, held: Held) -> Ending:
+    async def _execute(self, present: UnderWay, held: Held) -> Ending:
         """Run the handler and return how the attempt ended."""
-        timeout = self.timeout(held)
+        timeout = self.judge.timeout(held)
         checkpoint = b""
         if held.flags.attempt > 1 or held.flags.fence or held.delivery.delivered > 1:
             checkpoint = await self._parts.notebook.checkpoint(held.delivery.address)
@@ -512,7 +285,7 @@ class Attempts:
             return begun
         if (life := self._parts.settler.life) is not None:
             await life.started(held, self._rules.worker.name)
-        return await self._ended(present, held, await begun.ending)
+        return await self._after_handler(present, held, await begun.ending)
 
     def start(
         self, present: UnderWay, held: Held, timeout: float, checkpoint: bytes = b""
@@ -559,8 +332,8 @@ class Attempts:
         journal.started(held, began)
         return execution
 
-    async def _ended(self, present: UnderWay, held: Held, ran: Finish) -> Ending:
-        """Store what an attempt left behind whose handler ended; return how it ended."""
+    async def _after_handler(self, present: UnderWay, held: Held, ran: Finish) -> Ending:
+        """Store the notes and the large result of a handler that ended; return how the attempt ended."""
         assert present.execution is not None, "it was started"
         if not self._parts.notebook.empty:
             await self._parts.notebook.finish(present.execution.work)
@@ -572,29 +345,193 @@ class Attempts:
         journal.ended(held, ending)
         return ending
 
-    def _judge(self, held: Held, ending: Ending) -> Verdict:
+    async def _settle_ending(self, present: UnderWay, held: Held, ending: Ending) -> None:
+        """Settle an attempt by how it ended; one whose lease was lost is left to its new holder."""
+        if present.lease_lost and isinstance(ending, CutOff | NotBegun):
+            journal.lost(held, "its lease was lost")
+            self._parts.measures.lost(held.delivery.address.lane)
+            await self._parts.settler.let_go(held, self.judge.dropped(held))
+            return
+        await self._settle(present, held, self.judge.verdict(held, ending))
+
+    async def _settle(
+        self, present: UnderWay, held: Held, verdict: Verdict, tried: Tried | None = None
+    ) -> None:
+        if tried is None:
+            verdict = self.paced(held, verdict)
+        held.goes_on = isinstance(verdict, Succeed) and self._may_run_next_step(present, held)
+        by_us = await self._parts.settler.settle(held, verdict, tried)
+        self.settled(present, held, verdict, by_us=by_us)
+        if present.span is not None:
+            Traces.end(present.span, verdict)
+            present.span = None
+        if held.envelope.unique is not None and isinstance(verdict, Succeed | Bury | Cancel):
+            await self._parts.uniqueness.release(held.delivery.address, held.envelope.unique)
+        if held.flags.permit and self._parts.turns is not None:
+            over = isinstance(verdict, Succeed | Bury | Cancel)
+            if over or (isinstance(verdict, RetryAt | Defer) and not held.keeps_permit):
+                await self._parts.turns.give_back(held.delivery.address, held.envelope.key)
+
+    def paced(self, held: Held, verdict: Verdict) -> Verdict:
+        """Count a verdict in retry budget and circuit; return it, delayed if the budget requires that."""
+        budget, circuit = self._parts.budget, self._parts.circuit
+        if budget is not None:
+            now = self._parts.now()
+            budget.ended(now)
+            if isinstance(verdict, RetryAt):
+                verdict = budget.paced(verdict, now, held.envelope.deadline)
+        if circuit is not None and isinstance(verdict, Succeed | RetryAt | Bury):
+            circuit.ended(failed=not isinstance(verdict, Succeed))
+        return verdict
+
+    def settled(self, present: UnderWay, held: Held, verdict: Verdict, *, by_us: bool) -> None:
+        """Count and log an attempt that is settled."""
+        seconds = self._parts.clock() - present.began
+        self._parts.measures.settled(type(verdict).__name__, seconds, held.delivery.address.lane)
+        journal.settled(held, verdict, seconds, by_us=by_us)
+
+    async def _after_workflow(self, present: UnderWay, held: Held, over: Verdict | None) -> None:
+        """Settle a task by the outcome of the workflow that replaced its handler."""
+        continuations = self._parts.continuations
+        assert continuations is not None, "a worker has continuations"
+        if present.stopped is not None:
+            over = Cancel()
+        if over is not None:
+            await continuations.stop(held)
+        await self._settle(present, held, over or await continuations.verdict(held))
+
+    def _may_run_next_step(self, present: UnderWay, held: Held) -> bool:
+        """Return whether the next step of the workflow may run in place of this one."""
+        begun = present.execution
+        return (
+            is_step(held.delivery.address.id)
+            and replace(held.flags, republished=False) == FIRST
+            and not (held.alone or held.envelope.key or held.envelope.unique)
+            and begun is not None
+            and begun.batch is None
+            and present.stopped is None
+        )
+
+    def _runs_here(self, address: TaskAddress, task: Envelope) -> bool:
+        """Return whether a task can run here at once: it needs no other checks, and its handler is quick."""
+        parts = self._parts
+        asks = task.key or task.unique or task.large or task.files or task.sealed or task.not_before
+        return (
+            not asks
+            and parts.runners.quick(task.handler)
+            and self.gates.limit is None
+            and not parts.solitude.closed
+            and parts.traces is None
+            and parts.settler.life is None
+            and self._rules.plaintext
+            and parts.payloads.keys_of(address) is None
+            and self.idle()
+        )
+
+    async def _run_in_place(self, present: UnderWay, onward: Onward) -> None:
+        """Run the next step of a workflow under the message of the one that ended."""
         now = self._parts.now()
-        deadline = held.envelope.deadline
-        given = self._circumstances(held)
-        if isinstance(ending, TimedOut) and deadline is not None and now >= deadline:
-            failure = Failure(DEADLINE_EXCEEDED, f"it had not ended by its deadline, {deadline.isoformat()}")
-            return Bury(failure, held.history)
-        return judge(ending, self._policy(held), given, now, self._parts.jitter)
+        delivery = present.delivery._replace(
+            address=onward.address, body=encode(onward.envelope), header=FIRST.encode(), delivered=1,
+            old=False, stored_at=now.timestamp(),
+        )  # fmt: skip
+        if present.stopped is not None or self.roster.is_cancelled(delivery):
+            # The worker that gets the message next publishes the step.
+            assert present.held is not None
+            present.held.onward = None
+            if not present.lease_lost:
+                self._parts.settler.give_back(present.delivery)
+            return
+        present.held = held = Held(delivery, onward.envelope, FIRST, 0, False, onward.envelope.history, now)
+        present.delivery, present.execution, present.began = delivery, None, self._parts.clock()
+        await self._settle_ending(present, held, await self._execute(present, held))
 
-    def _policy(self, held: Held) -> RetryPolicy:
-        if held.envelope.retry is not None:
-            return held.envelope.retry
-        rules = self._parts.runners.rules.get(held.envelope.handler)
-        return self._rules.policy if rules is None or rules.retry is None else rules.retry
+    async def resume(self, present: UnderWay, ran: Finish, tried: Tried | None) -> None:
+        """Continue and settle an attempt that the fast path began.
 
-    def timeout(self, held: Held) -> float:
-        """Return the seconds this attempt has: its own, its handler's or the queue's, up to the deadline."""
-        rules = self._parts.runners.rules.get(held.envelope.handler)
-        own = held.envelope.timeout_seconds or (rules.timeout_seconds if rules is not None else None)
-        timeout = own or self._rules.timeout_seconds
-        if held.envelope.deadline is None:
-            return timeout
-        return min(timeout, (held.envelope.deadline - self._parts.now()).total_seconds())
+        Args:
+            present: the attempt.
+            ran: how its handler ended, or why it did not begin.
+            tried: its final record, if it was written and not stored.
+        """
+        try:
+            await self._guard(present, lambda _present: self._finish(present, ran, tried))
+        finally:
+            self.leave(present)
+
+    async def _finish(self, present: UnderWay, ran: Finish, tried: Tried | None) -> None:
+        held = present.held
+        assert held is not None, "the fast path reads it first"
+        if tried is not None:
+            assert isinstance(ran, Returned)
+            await self._settle(present, held, Succeed(ran.result), tried)
+            return
+        if present.execution is not None:
+            ran = await self._after_handler(present, held, ran)
+        assert not isinstance(ran, ReturnedLarge), "only what ran returns"
+        await self._settle_ending(present, held, ran)
+
+    async def recover(self, present: UnderWay, error: Exception) -> None:
+        """Settle an attempt of the fast path that failed outside its handler."""
+
+        async def fail(_present: UnderWay) -> None:
+            raise error
+
+        try:
+            await self._guard(present, fail)
+        finally:
+            self.leave(present)
+
+    async def _recover(self, present: UnderWay, error: Exception) -> None:
+        """Settle an attempt that failed outside its handler as an error, or have it delivered again."""
+        delivery, held = present.delivery, present.held
+        journal.failed(delivery, error)
+        self._parts.measures.failed()
+        failure = Failure(INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        try:
+            if present.execution is not None:
+                present.stop(CutOff("its attempt failed outside its handler"))
+                await present.execution.ending
+            if held is not None:
+                await self._settle(present, held, self.judge.after_error(held, failure))
+                return
+        except Exception as again:
+            journal.failed(delivery, again)
+        await self._leave_undecided(delivery, failure)
+
+    async def _leave_undecided(self, delivery: Delivery, failure: Failure) -> None:
+        """Have a message delivered again that was not read or not settled, and bury it after many times.
+
+        Many, since deliveries of a task that was given back count, too.
+        """
+        try:
+            if delivery.delivered >= UNDECIDED_TIMES:
+                await self._parts.settler.bury_unreadable(delivery, failure)
+                return
+        except Exception as again:
+            journal.failed(delivery, again)
+        self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
+
+    def failed(self, delivery: Delivery, error: Exception) -> None:
+        """Have a message delivered again later because its attempt could not start, and count that."""
+        journal.failed(delivery, error)
+        self._parts.measures.failed()
+        self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
+
+    def leave(self, present: UnderWay) -> None:
+        """Forget an attempt that is over."""
+        try:
+            if present.execution is not None and (batch := present.execution.batch) is not None:
+                batch.settled(batch)
+        finally:
+            self.roster.leave(present)
+
+    def _fenced(self, delivery: Delivery) -> bool:
+        present = self.roster.under_way.get(message_of(delivery))
+        if present is None:
+            return False
+        self._parts.leases.check(present.lease)
+        return present.lease_lost
 
 
 def _last_error(history: History) -> str:

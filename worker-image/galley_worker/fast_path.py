@@ -1,8 +1,8 @@
-"""The fast path: an attempt of which nothing has to be asked, from its delivery to its acknowledgement.
+"""The fast path: the attempt of a plain task, from its delivery to its acknowledgement.
 
 Most tasks are delivered once, have no key and no files, and return. A coroutine and its waits would be a
 third of what such a task costs, so it takes three calls: `FastPath.begin`, `FastAttempt.ended` and `stored`.
-As soon as there is anything else, `Attempts` goes on with it, with the same writes in the same order.
+If anything else turns up, `Attempts.resume` continues, with the same writes in the same order.
 """
 
 from collections.abc import Coroutine
@@ -27,19 +27,20 @@ from galley_worker.under_way import UnderWay
 from galley_worker.verdict import Succeed
 
 if TYPE_CHECKING:
-    from galley_worker.attempts import Attempts, Parts, Rules
+    from galley_worker.attempts import Attempts, Parts
+    from galley_worker.judge import Rules
 
 _FIRST_HEADER: Final = FIRST.encode()
 
 
 class Hand(Protocol):
-    """What began an attempt, and has its slot."""
+    """What began an attempt, and holds its slot."""
 
     def leave(self) -> None:
         """Take note that the attempt is over."""
 
-    def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
-        """Run the rest of the attempt, which is over when that has ended."""
+    def resume(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Run the rest of the attempt as a coroutine, and leave when it has ended."""
 
 
 class FastAttempt(UnderWay, eq=False, kw_only=True):
@@ -55,7 +56,7 @@ class FastAttempt(UnderWay, eq=False, kw_only=True):
         path = self.path
         try:
             if type(ran) is not Returned or not path.write(self, ran):
-                path.go_on(self, ran)
+                path.resume(self, ran)
         except Exception as error:
             path.recover(self, error)
 
@@ -64,7 +65,7 @@ class FastAttempt(UnderWay, eq=False, kw_only=True):
         path = self.path
         try:
             if not ack.stored:
-                path.go_on_from(self, ack)
+                path.resume_from(self, ack)
                 return
             path.settle(self)
         except Exception as error:
@@ -80,7 +81,7 @@ class FastPath:
         self._attempts, self._rules, self._parts, self._later = attempts, rules, parts, later
 
     def begin(self, delivery: Delivery, hand: Hand) -> bool:
-        """Begin the attempt of a delivery; returns False, with nothing done, if it has to go the long way."""
+        """Begin the attempt of a delivery; returns False, with nothing done, if it needs `Attempts.run`."""
         attempts, parts = self._attempts, self._parts
         envelope = self._read(delivery)
         lease = attempts.roster.lease(delivery) if envelope is not None else None
@@ -92,17 +93,17 @@ class FastPath:
         parts.solitude.enter_at_once()
         attempts.roster.enter(present)
         try:
-            begun = attempts.start(present, held, attempts.timeout(held))
+            begun = attempts.start(present, held, attempts.judge.timeout(held))
             if isinstance(begun, Execution):
                 begun.heard_by(present.ended)
             else:
-                self.go_on(present, begun)
+                self.resume(present, begun)
         except Exception as error:
             self.recover(present, error)
         return True
 
     def _read(self, delivery: Delivery) -> Envelope | None:
-        """Return the task of a delivery; None if it is not for the fast path, whatever else it is."""
+        """Return the task of a delivery; None if it is not a plain one."""
         attempts, parts, address = self._attempts, self._parts, delivery.address
         if (
             delivery.header != _FIRST_HEADER
@@ -156,16 +157,16 @@ class FastPath:
         finally:
             present.hand.leave()
 
-    def go_on(self, present: FastAttempt, ran: Finish) -> None:
-        """Leave the rest of an attempt that ended like that to the long way."""
-        present.hand.go_on(self._attempts.go_on(present, ran, None))
+    def resume(self, present: FastAttempt, ran: Finish) -> None:
+        """Have `Attempts` settle an attempt whose handler ended."""
+        present.hand.resume(self._attempts.resume(present, ran, None))
 
-    def go_on_from(self, present: FastAttempt, ack: Ack) -> None:
-        """Leave an attempt to the long way whose final record was not stored."""
+    def resume_from(self, present: FastAttempt, ack: Ack) -> None:
+        """Have `Attempts` settle an attempt whose final record was not stored."""
         assert present.final is not None
         ran = Returned(present.final.result)
-        present.hand.go_on(self._attempts.go_on(present, ran, Tried(present.final, ack)))
+        present.hand.resume(self._attempts.resume(present, ran, Tried(present.final, ack)))
 
     def recover(self, present: FastAttempt, error: Exception) -> None:
         """Settle an attempt that failed outside its handler."""
-        present.hand.go_on(self._attempts.recover(present, error))
+        present.hand.resume(self._attempts.recover(present, error))

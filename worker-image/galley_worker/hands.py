@@ -93,7 +93,7 @@ class Hands:
         if not self._slots.busy:
             self._over.set()
 
-    def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
+    def resume(self, rest: Coroutine[Any, Any, None]) -> None:
         """Run the rest of an attempt that began on the fast path."""
         if self._under_way is None:  # what is left was given up
             rest.close()

@@ -32,7 +32,7 @@ from galley.otlp_metrics import metrics_sent
 from galley.queue_limit import QueueRules
 from galley.resources import Plaintext, TaskQueue, TaskQueueSpec
 from galley.tracing import id_in
-from galley_worker.attempts import Attempts, Parts, Rules
+from galley_worker.attempts import Attempts, Parts
 from galley_worker.circuit import Circuit
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
@@ -44,6 +44,7 @@ from galley_worker.fanout import Fanout
 from galley_worker.flows import Workflows
 from galley_worker.hands import Hands
 from galley_worker.health import Condition, HealthPages, liveness, readiness
+from galley_worker.judge import Rules
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
 from galley_worker.life import PATIENCE_SECONDS, Life

@@ -21,8 +21,9 @@ from galley.envelope import encode
 from galley.lanes import Lane
 from galley.record import Failure, Outcome, Record, State
 from galley.schedule import address_of
-from galley_worker.attempts import Attempts, Parts, Rules
+from galley_worker.attempts import Attempts, Parts
 from galley_worker.ending import Crashed, CutOff, Raised, Returned, TimedOut
+from galley_worker.judge import Rules
 from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook

@@ -33,7 +33,7 @@ class Recorder:
     def leave(self) -> None:
         self._over.set()
 
-    def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
+    def resume(self, rest: Coroutine[Any, Any, None]) -> None:
         rest.close()
         pytest.fail("nothing has to be waited for")
 

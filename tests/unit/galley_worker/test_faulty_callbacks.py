@@ -264,13 +264,13 @@ def test_an_exception_when_a_slot_becomes_free_leaves_it_free(
 def test_an_exception_at_the_end_of_an_attempt_that_the_fast_path_began_leaves_its_slot_free(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: Callable[[], int]
 ) -> None:
-    raising = Raising(Attempts.go_on)
+    raising = Raising(Attempts.resume)
 
-    async def go_on(*given: Any) -> None:
+    async def resume(*given: Any) -> None:
         await raising.original(*given)
         raising.once()
 
-    monkeypatch.setattr(Attempts, "go_on", go_on)
+    monkeypatch.setattr(Attempts, "resume", resume)
     use_of_all(raising, monkeypatch, tmp_path)
     assert raising.times
     assert said()

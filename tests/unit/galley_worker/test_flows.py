@@ -74,12 +74,13 @@ from galley.workflow.state import (
     with_slot,
 )
 from galley.workflows import AsyncWorkflow
-from galley_worker.attempts import Attempts, Parts, Rules
+from galley_worker.attempts import Attempts, Parts
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant
 from galley_worker.continuation import Continuations
 from galley_worker.ending import Continued, Crashed, Raised, Returned
 from galley_worker.flows import Workflows
+from galley_worker.judge import Rules
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
