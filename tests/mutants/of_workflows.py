@@ -211,4 +211,11 @@ MUTANTS: Final = (
         "                    changes = [change]\n",
         "arrivals of one worker get lost",
     ),
+    _of(
+        f"{_WORKER}attempts",
+        "a task that was cut off after its workflow counts as cancelled",
+        "        if isinstance(present.stopped, CutOff):  # the",
+        "        if False:  # the",
+        "a drain or a lost lease cancels a task that waits, and its workflow",
+    ),
 )

@@ -394,6 +394,9 @@ class Attempts:
         """Settle a task by the outcome of the workflow that replaced its handler."""
         continuations = self._parts.continuations
         assert continuations is not None, "a worker has continuations"
+        if isinstance(present.stopped, CutOff):  # the workflow stays as it is for the next worker
+            await self._settle_ending(present, held, present.stopped)
+            return
         if present.stopped is not None:
             over = Cancel()
         if over is not None:

@@ -75,7 +75,7 @@ from galley.workflow.state import (
 )
 from galley.workflows import AsyncWorkflow
 from galley_worker.attempts import Attempts, Parts
-from galley_worker.claim import Who
+from galley_worker.claim import Held, Who
 from galley_worker.claimant import Claimant
 from galley_worker.continuation import Continuations
 from galley_worker.ending import Continued, Crashed, Raised, Returned
@@ -90,6 +90,7 @@ from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
 from galley_worker.settle import Settler
 from galley_worker.solitude import Solitude
+from galley_worker.under_way import message_of
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.values import Values, filled
 from galley_worker.work import Work
@@ -397,6 +398,33 @@ async def test_a_workflow_whose_result_cannot_be_made_says_why(monkeypatch: pyte
         flow = await stage.submit(group(step("echo", value=n) for n in range(2)))
         with pytest.raises(WorkflowFailed, match=r"could not be made: object 1 is not in object store nats"):
             await flow.result(within=100)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("lost", [False, True], ids=["drains", "loses its lease"])
+async def test_a_task_whose_workflow_has_ended_is_handed_back_if_its_worker(
+    monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    claim, cut = Attempts._claim, list[str]()
+
+    async def claim_and_cut(attempts: Attempts, held: Held, *, step: bool) -> tuple[Failure | None, bool]:
+        claimed = await claim(attempts, held, step=step)
+        if held.flags.awaits and not cut:
+            cut.append(held.delivery.address.id)
+            if lost:
+                attempts.roster._lose(message_of(held.delivery))
+            else:
+                attempts.roster.cut("its worker drains")
+        return claimed
+
+    monkeypatch.setattr(Attempts, "_claim", claim_and_cut)
+    async with a_stage() as stage:
+        task = await stage.client.submit(step("then", value="plain"))
+        assert await task.result(within=100) == [0, 1, 2]
+        assert cut == [task.id]
+        assert stage.crew.ran[task.id] == 1
+        status = await task.status()
+        assert (status.attempt, status.history.preemptions) == (1, 1)
 
 
 @in_virtual_time
