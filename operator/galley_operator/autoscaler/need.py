@@ -32,9 +32,9 @@ SHORTEST_TARGET: Final = 1.0
 LONGEST_TARGET: Final = 5.0
 """The same at the latest: a task that waited a minute for a start is not to wait half a minute more."""
 
-LONG_SHARE: Final = 0.25
+LONG_SHARE: Final = 1 / 3
 """The same, as a part of a start that takes long: workers that start for a minute to be needed for seconds
-cost more than all that they run."""
+cost more than all that they run, and who waited for that minute waits little longer without them."""
 
 OWN_SHARE: Final = 0.1
 """Part of its own time that a task may wait in any case: a minute does not hurt a task of an hour."""
