@@ -25,6 +25,7 @@ from galley.typed import Typed
 from galley.unique import Wanted
 
 R = TypeVar("R")
+V = TypeVar("V")
 
 
 class SubmitIncomplete(GalleyError):
@@ -186,6 +187,8 @@ class Batch(Generic[R]):
         self._stores = asyncio.Semaphore(_STORES_AT_ONCE)
         self._silent: Exception | None = None
         """Why a task with an id of its own had no answer: the patience of one is that of all."""
+        self._give_up = 0.0
+        self._unanswered: GalleyError | None = None
         self._submitted: dict[int, AsyncHandle[R]] = {}
         self._refused: dict[int, GalleyError] = {}
         self._unknown: dict[int, AsyncHandle[R]] = {}
@@ -210,8 +213,8 @@ class Batch(Generic[R]):
         if unanswered is not None:
             raise self._interrupted(str(unanswered)) from unanswered
         if self._refused:
-            raise SomeRefused(dict(self._submitted), self._refused)
-        return list(self._submitted.values())
+            raise SomeRefused(_by_place(self._submitted), _by_place(self._refused))
+        return self._handles
 
     async def _send(self, calls: Iterable[Call[R]]) -> Exception | None:
         """Send all; returns what the caller's iterable raised, or the making of a task, if anything did."""
@@ -284,35 +287,63 @@ class Batch(Generic[R]):
 
     async def _settle(self) -> GalleyError | None:
         """Wait for all answers; returns why some did not come, if so."""
-        publisher, now = self._publisher, asyncio.get_running_loop().time
-        # One patience for all, not for each, of a broker that takes none.
-        give_up = now() + publisher.patience
-        unanswered: GalleyError | None = None
+        publisher = self._publisher
+        self._wait_on()
         if self._unheard:
             self._all_heard.clear()
             await self._all_heard.wait()
-        for place, (handle, answer) in enumerate(zip(self._handles, self._answers, strict=True)):
-            assert answer is not None, "all answers were heard"
-            awaited = not answer.done()
-            try:
-                if isinstance(answer, asyncio.Task):
-                    note(handle, await answer)
-                elif not (await answer).stored or publisher.tells(handle.address):
-                    awaited, envelope = True, handle.envelope
-                    assert envelope is not None, "it was submitted here"
-                    note(
-                        handle,
-                        await publisher.settle(handle.address, envelope, FIRST, answer, give_up=give_up),
-                    )
-                self._submitted[place] = handle
-                if awaited:
-                    give_up = now() + publisher.patience
-            except (BrokerUnreachable, BrokerSilent, ClientUnusable) as error:
-                self._unknown[place] = handle
-                unanswered = unanswered or error
-            except GalleyError as error:
-                self._refused[place] = error
-        return unanswered
+        room = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for place, (handle, answer) in enumerate(zip(self._handles, self._answers, strict=True)):
+                assert answer is not None, "all answers were heard"
+                awaited = not answer.done()
+                try:
+                    if isinstance(answer, asyncio.Task):
+                        note(handle, await answer)
+                    elif not (await answer).stored or publisher.tells(handle.address):
+                        # One after the other, each would take a pause and an answer of its own.
+                        await room.acquire()
+                        group.create_task(self._settle_one(place, handle, answer, room))
+                        continue
+                    self._submitted[place] = handle
+                    if awaited:
+                        self._wait_on()
+                except GalleyError as error:
+                    self._failed(place, handle, error)
+        return self._unanswered
+
+    async def _settle_one(
+        self, place: int, handle: AsyncHandle[R], answer: asyncio.Future[Ack], room: asyncio.Semaphore
+    ) -> None:
+        """Send a task again while no answer comes, and tell of it who asks to be told."""
+        envelope = handle.envelope
+        assert envelope is not None, "it was submitted here"
+        self._unknown[place] = handle  # what is known if this is cancelled
+        try:
+            receipt = await self._publisher.settle(
+                handle.address, envelope, FIRST, answer, give_up=self._give_up
+            )
+        except GalleyError as error:
+            self._unknown.pop(place, None)
+            self._failed(place, handle, error)
+        else:
+            self._unknown.pop(place, None)
+            note(handle, receipt)
+            self._submitted[place] = handle
+            self._wait_on()
+        finally:
+            room.release()
+
+    def _wait_on(self) -> None:
+        # One patience for all, not for each, of a broker that takes none.
+        self._give_up = asyncio.get_running_loop().time() + self._publisher.patience
+
+    def _failed(self, place: int, handle: AsyncHandle[R], error: GalleyError) -> None:
+        if isinstance(error, BrokerUnreachable | BrokerSilent | ClientUnusable):
+            self._unknown[place] = handle
+            self._unanswered = self._unanswered or error
+        else:
+            self._refused[place] = error
 
     def _look(self) -> None:
         """Sort what has not been looked at by the answers that are there."""
@@ -347,9 +378,12 @@ class Batch(Generic[R]):
             self._unknown[place] = handle
 
     def _interrupted(self, problem: str) -> SubmitInterrupted:
-        return SubmitInterrupted(
-            dict(self._submitted), self._refused, dict(self._unknown), len(self._handles), problem
-        )
+        submitted, unknown = _by_place(self._submitted), _by_place(self._unknown)
+        return SubmitInterrupted(submitted, _by_place(self._refused), unknown, len(self._handles), problem)
+
+
+def _by_place(known: dict[int, V]) -> dict[int, V]:
+    return dict(sorted(known.items()))
 
 
 def note(handle: AsyncHandle[Any], published: Receipt | _Whole) -> None:

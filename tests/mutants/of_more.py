@@ -95,11 +95,19 @@ SDK: Final = (
     _of(
         f"{_SDK}batch",
         "what a silent broker may have stored was refused",
-        "            except (BrokerUnreachable, BrokerSilent, ClientUnusable) as error:\n",
-        "            except (BrokerUnreachable, ClientUnusable) as error:\n",
+        "BrokerUnreachable | BrokerSilent | ClientUnusable):\n            self._unknown",
+        "BrokerUnreachable | ClientUnusable):\n            self._unknown",
         "a caller submits again what is stored",
         INTERRUPTED,
         "tests/integration/galley/test_no_room.py",
+    ),
+    _of(
+        f"{_SDK}batch",
+        "what is being sent again was refused if submitting is cancelled meanwhile",
+        "        self._unknown[place] = handle  # what is known if this is cancelled\n",
+        "",
+        "a caller submits again what is stored",
+        "tests/unit/galley/broker/test_publish.py",
     ),
     _of(
         f"{_SDK}handle",

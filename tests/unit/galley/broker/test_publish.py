@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 from msgspec.structs import replace
 
-from galley import AsyncClient, call
+from galley import AsyncClient, SubmitInterrupted, call
 from galley.address import Kind
 from galley.broker import topology
 from galley.broker.errors import BrokerFull, BrokerSilent, BrokerUnreachable
@@ -227,6 +227,50 @@ async def test_many_tasks_are_on_their_way_before_the_first_is_answered() -> Non
         bench.server.thaw()
         assert len(await submitting) == 100
         assert len(bench.seen("stored", "task")) == 100
+
+
+@pytest.mark.parametrize("lost", ["task", "answer"])
+@in_virtual_time
+async def test_many_tasks_without_an_answer_are_sent_again_beside_each_other_and_come_back_in_their_order(
+    lost: str,
+) -> None:
+    async with a_bench() as bench:
+        client = AsyncClient.over(bench.producer, bench.layout.namespace)
+        await client.submit(call("images", "resize"))  # what a first task asks about the queue is known now
+        line, prefix = bench.producer.line, bench.producer.pipeline._prefix
+        if lost == "task":
+            line.lose(to_server=lambda subject: subject.startswith(TASK))
+        else:
+            line.lose(to_client=lambda subject: subject.startswith(prefix))
+        submitting = bench.start(client.submit_many([call("images", "resize", width=n) for n in range(600)]))
+        await bench.pass_time(0.01)
+        line.lose()
+        began = bench.server.now()
+        handles = await submitting
+        # An answer is waited for once, for 5 s; the pauses of 600 tasks would take 120 s.
+        assert (bench.server.now() - began).total_seconds() < 10
+        widths = [bytes(handle.envelope.input) for handle in handles if handle.envelope is not None]
+        assert widths == [b'{"width":%d}' % n for n in range(600)]
+        assert {handle.existed for handle in handles} == {lost == "answer"}
+        assert bench.in_work == 601
+
+
+@in_virtual_time
+async def test_a_batch_that_is_cancelled_while_it_is_sent_again_says_that_its_tasks_may_be_stored() -> None:
+    async with a_bench() as bench:
+        client = AsyncClient.over(bench.producer, bench.layout.namespace)
+        await client.submit(call("images", "resize"))
+        # As servers that elect a leader: no stream takes the subject, and whether there is one is not said.
+        bench.producer.line.lose(to_server=lambda subject: "STREAM.INFO" in subject)
+        calls = [call("images", "resize", width=n).options(lane="critical") for n in range(3)]
+        submitting = asyncio.create_task(client.submit_many(calls))
+        await bench.pass_time(3)
+        submitting.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await submitting
+        error = SubmitInterrupted.of(cancelled.value)
+        assert error is not None
+        assert (error.submitted, error.refused, [*error.unknown]) == ({}, {}, [0, 1, 2])
 
 
 @in_virtual_time
