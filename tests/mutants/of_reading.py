@@ -31,6 +31,14 @@ RECORDS_: Final = (
         REQUESTS,
     ),
     _of(
+        "broker/cancellation",
+        "a cancellation that comes with one of many answers is lost",
+        "    raise_if_cancelled(since=cancelled)\n    return message\n",
+        "    return message\n",
+        "Ctrl-C during a long list goes unheard",
+        REQUESTS,
+    ),
+    _of(
         "broker/connection",
         "a cancellation that comes with a failed try to connect is lost",
         "                raise_if_cancelled(since=cancelled)\n\n        # All who",

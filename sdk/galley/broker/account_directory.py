@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 from nats.errors import Error as NatsError
 
+from galley.broker.cancellation import cancellations, next_message, raise_if_cancelled
 from galley.broker.encryption import tls_error
 from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.broker.identity import Identity, Source
@@ -149,7 +150,7 @@ class AccountDirectory:
                 while True:
                     # Nothing says how many servers there are; one that is late is asked again next time.
                     wait = _QUIET_SECONDS if found else _REQUEST_SECONDS
-                    server = _decode_server((await answers.next_msg(wait)).data).server
+                    server = _decode_server((await next_message(answers, wait)).data).server
                     found[server.id] = frozenset(server.tags)
             finally:
                 self._nats.end_subscription(answers)
@@ -178,10 +179,13 @@ class AccountDirectory:
 
     async def _request(self, subject: str, body: bytes) -> bytes:
         try:
-            return (await self._nats.request(subject, body, timeout=_REQUEST_SECONDS)).data
+            cancelled = cancellations()
+            answer = await self._nats.request(subject, body, timeout=_REQUEST_SECONDS)
+            raise_if_cancelled(since=cancelled)
         except (NatsError, OSError, TimeoutError) as error:
             problem = str(error) or type(error).__name__
             raise BrokerUnreachable(self._server, f"system account, {subject}: {problem}") from error
+        return answer.data
 
     async def _close(self) -> None:
         with contextlib.suppress(TimeoutError, NatsError, OSError):

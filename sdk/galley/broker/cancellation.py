@@ -7,6 +7,9 @@ there are more.
 
 import asyncio
 
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
 
 def cancellations() -> int:
     """Return how often the running task was cancelled, without those that were taken back."""
@@ -23,3 +26,11 @@ def raise_if_cancelled(since: int) -> None:
     """
     if cancellations() > since:
         raise asyncio.CancelledError
+
+
+async def next_message(subscription: Subscription, seconds: float) -> Msg:
+    """Return the next message of a subscription without a callback; raises what the library raises."""
+    cancelled = cancellations()
+    message = await subscription.next_msg(seconds)
+    raise_if_cancelled(since=cancelled)
+    return message

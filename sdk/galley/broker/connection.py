@@ -18,7 +18,7 @@ from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from galley.broker import websocket
-from galley.broker.cancellation import cancellations, raise_if_cancelled
+from galley.broker.cancellation import cancellations, next_message, raise_if_cancelled
 from galley.broker.clock_watch import ClockWatch
 from galley.broker.connection_errors import ConnectionErrors
 from galley.broker.errors import (
@@ -363,10 +363,10 @@ class Broker:
             with self._questions.asking(subject) as allowed:
                 async with allowed:
                     await self.nats.publish(subject, body, inbox)
-                    first = await subscription.next_msg(seconds)
+                    first = await next_message(subscription, seconds)
                 yield first
                 while True:
-                    yield await subscription.next_msg(seconds)
+                    yield await next_message(subscription, seconds)
         except (NatsTimeoutError, TimeoutError) as error:
             raise self._unreachable(f"no answer on {subject} in {seconds:g} s") from error
         except NatsError as error:

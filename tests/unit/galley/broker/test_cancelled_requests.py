@@ -10,7 +10,8 @@ from nats.aio.msg import Msg
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.lean_client import LeanClient
-from tests.support.memory_nats.client import MemoryClient
+from tests.support.memory_nats import client as memory_client
+from tests.support.memory_nats.client import MemoryClient, MemorySubscription
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import a_bench
 
@@ -66,6 +67,33 @@ async def test_a_cancellation_that_comes_with_the_answer_is_heeded(
         task.cancel()
         await asyncio.wait({task})
         assert task.cancelled()
+
+
+@in_virtual_time
+async def test_a_cancellation_that_comes_with_one_of_many_answers_is_heeded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_bench() as bench:
+        heard: list[str] = []
+
+        class Answers(MemorySubscription):
+            async def next_msg(self, timeout: float | None = 1.0) -> Msg:  # noqa: ASYNC109 - as the library's
+                del timeout
+                await deaf_once(heard)
+                return Msg(bench.producer.nats, data=b"{}")
+
+        monkeypatch.setattr(memory_client, "MemorySubscription", Answers)
+
+        async def listing() -> None:
+            async for answer in bench.producer.request_many("records", b""):
+                raise AssertionError(answer)
+
+        task = bench.start(listing())
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.wait({task}, timeout=30)
+        assert task.cancelled()
+        assert heard == ["cancelled"]
 
 
 @in_virtual_time
