@@ -258,6 +258,8 @@ def check_call(given: object) -> None:
     """
     if isinstance(given, Call):
         return
+    from galley.workflow.shape import Shape  # noqa: PLC0415 - it is made of handlers
+
     if isinstance(given, Handler):
         problem, hint = f"{given!r} is the handler", f"pass {given.name}.call(...), with its arguments"
     elif inspect.isroutine(given):
@@ -268,6 +270,11 @@ def check_call(given: object) -> None:
         given.close()  # it would warn that it was not awaited
         problem = f"it is a coroutine of {given.__qualname__}"
         hint = "pass handler.call(...): handler(...) runs it in this process"
+    elif isinstance(given, Shape):
+        problem = f"a workflow ({type(given).__name__}) is submitted by itself, and not by galley.testing"
+        hint = (
+            "pass it to submit() of a galley.Client; in tests, of the one that the fixture galley_queue makes"
+        )
     else:
         problem = f"it is of type {type(given).__name__}"
         hint = "pass handler.call(...): handler(...) runs it in this process"

@@ -50,12 +50,17 @@ from galley.typed import Misfit, Typed
 from galley.unique import OnConflict, Wanted, wanted
 from galley.unique_key import Until
 from galley.when import NO_RULES, When
+from galley.workflow.continuation import Continuation
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """Where a client's clock begins, unless it is told otherwise."""
+_NO_WORKFLOWS: Final = (
+    "the handler returned galley.then(...), and the clients of galley.testing run no workflows: use the "
+    "fixture galley_queue"
+)
 _MOST_ATTEMPTS: Final = 10_000
 """Attempts after which a task is taken to snooze without end."""
 _orders: Final = itertools.count(1)
@@ -387,6 +392,8 @@ class Tasks:
         elif isinstance(outcome, Exception):
             held.error = outcome
             self._failed(held, handler, outcome, batch)
+        elif isinstance(outcome, Continuation):
+            self._settle(held, handler, NonRetryable(_NO_WORKFLOWS), batch)
         else:
             try:
                 held.result = Raw(encode_value(outcome if handler.store_result else None))

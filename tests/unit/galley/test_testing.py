@@ -370,3 +370,27 @@ def test_a_cached_result_is_used_again_for_its_time_and_a_failure_is_not() -> No
 def test_cache_rules_that_cannot_be_are_refused(cache: float | None, version: str) -> None:
     with pytest.raises(galley.SubmissionInvalid, match=r"cache|version"):
         galley.task(queue="caching", name="wrong", cache=cache, version=version)(lambda: None)
+
+
+@task(queue="test-testing")
+def goes_on(n: int) -> int:
+    onward: int = galley.then(goes_on.map(range(n)))
+    return onward
+
+
+def test_a_workflow_is_refused_with_the_advice_to_use_a_real_worker() -> None:
+    client = EagerClient()
+    workflow: Any = galley.chain(goes_on.call(1))
+    for submit in (client.submit, lambda given: client.schedules.create("nightly", given, "0 3 * * *")):
+        with pytest.raises(galley.SubmissionInvalid, match="workflow") as refused:
+            submit(workflow)
+        assert "galley_queue" in refused.value.hint
+    with pytest.raises(SomeRefused, match="workflow"):
+        client.submit_many([workflow])
+
+
+def test_a_handler_that_goes_on_with_a_workflow_fails_at_once_and_says_why() -> None:
+    handle = EagerClient().submit(goes_on.call(1), When(retry=RetryPolicy(attempts=5)))
+    with pytest.raises(TaskFailed, match=r"NonRetryable.*galley\.then.*galley_queue"):
+        handle.result()
+    assert handle.status().attempt == 1
