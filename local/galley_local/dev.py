@@ -93,15 +93,14 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
             Broker(server.url, name="galley dev", payloads=payloads_with(plan.keys))
         )
         project.declare(queue.declared for queue in plan.queues.values())
-        project.announce(server.url, plan.namespace)
         board = TaskBoard(broker, {name: queue.resource.spec.lanes for name, queue in plan.queues.items()})
         await parts.enter_async_context(board.listening())
         stop = parts.enter_context(stopping())
         with display_for(terminal, passing=options.until_done) as display:
             run = Run(plan, project, broker, starter, board, display, options.files, reload=options.reload)
+            address = ""
             if not options.until_done:
                 address = await parts.enter_async_context(served(broker, plan, options.http_port))
-                project.announce(server.url, plan.namespace, address)
                 display.say(f"HTTP API and dashboard at {address}")
             for remark in (*plan.remarks, *_signed_by(plan), *_misleading(terminal.environ)):
                 display.say(remark)
@@ -113,7 +112,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
                         watch = background.create_task(
                             ServerWatch(server, cramped=lambda: project.cramped, say=display.say).run()
                         )
-                        await run.until(stop, done=options.until_done)
+                        await run.until(stop, done=options.until_done, http=address)
                         watch.cancel()
             except asyncio.CancelledError:
                 if not stop.hurried:
@@ -182,8 +181,14 @@ class Run:
         """Set, too, when the tasks that are left cannot end."""
         self._note = "Ctrl-C drains and ends"
 
-    async def until(self, stop: "Stop", *, done: bool) -> None:
-        """Run until stopped; with `done`, or until the declared tasks have ended and the workers are gone."""
+    async def until(self, stop: "Stop", *, done: bool, http: str = "") -> None:
+        """Run until stopped; with `done`, or until the declared tasks have ended and the workers are gone.
+
+        Args:
+            stop: set when it is to stop.
+            done: whether it stops when the declared tasks have ended.
+            http: address of the HTTP API; empty if none is served.
+        """
         async with asyncio.TaskGroup() as background:
             showing = background.create_task(self.show_all_the_time(), name="display")
             async with AsyncExitStack() as queues:
@@ -191,6 +196,8 @@ class Run:
                     await queues.enter_async_context(runtime)
                 for topics in self._topics.values():
                     await topics.begin(self._declared(self._plan, topics), self._plan.queues.values())
+                # Who finds this server is told that a queue is not there as long as it is not.
+                self._project.announce(self._broker.server, self._plan.namespace, http)
                 await self._declared_work.submit()
                 self._submitted.set()
                 names = ", ".join(queue for _, queue in self._plan.queues)

@@ -49,7 +49,7 @@ X = TypeVar("X")
 DEFAULT_QUEUE: Final = "default"
 
 
-class Handler(Generic[P, R]):
+class Handler(Generic[P, R_co]):
     """A registered function. Calling it runs it here; `call` makes the input for a worker to run it.
 
     It passes for the function: name, docstring, signature, annotations and other attributes are those of the
@@ -57,7 +57,7 @@ class Handler(Generic[P, R]):
     """
 
     def __init__(
-        self, function: Callable[P, R], queue: str | None, name: str | None = None, rules: When = NO_RULES,
+        self, function: Callable[P, R_co], queue: str | None, name: str | None = None, rules: When = NO_RULES,
         repeat: Repeat | None = None,
     ) -> None:  # fmt: skip
         """Make a handler of a function.
@@ -74,7 +74,7 @@ class Handler(Generic[P, R]):
         """
         if isinstance(function, Handler):  # for a second queue, or by a second name
             function = function.function
-        self.function: Callable[P, R] = usable(function, name)
+        self.function: Callable[P, R_co] = usable(function, name)
         self.site = declared_at()
         self.signature = signature_of(self.function)
         functools.update_wrapper(self, self.function, updated=())
@@ -115,7 +115,7 @@ class Handler(Generic[P, R]):
         """The annotated types; evaluated at the first use, since they may be defined below the function."""
         return Signature(self.function, batched=self.batch is not None)
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the function here, in this process."""
         return self.function(*args, **kwargs)
 
@@ -134,11 +134,9 @@ class Handler(Generic[P, R]):
             return getattr(self.function, name)
 
     @overload
-    def call(
-        self: "Handler[P, Coroutine[Any, Any, R_co]]", /, *args: P.args, **kwargs: P.kwargs
-    ) -> Call[R_co]: ...
+    def call(self: "Handler[P, Coroutine[Any, Any, R]]", /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
     @overload
-    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]: ...
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
         """Return this handler with its input: the arguments as a JSON object, by name.
 
@@ -225,7 +223,7 @@ class Handler(Generic[P, R]):
         )  # fmt: skip
 
 
-class BatchHandler(Handler[[X], R]):
+class BatchHandler(Handler[[X], R_co]):
     """A registered function that takes a list: the inputs of several tasks.
 
     Calling it with a list runs it here; `call` makes the input of one task out of one element.

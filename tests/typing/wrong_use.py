@@ -1,5 +1,8 @@
 """Each line marked `# wrong: CODE` is a mistake of a user that mypy must find; the other lines are fine."""
 
+from types import CoroutineType
+from typing import Any
+
 import galley
 from galley import AsyncClient, AsyncHandle, Call, When, task
 
@@ -14,6 +17,12 @@ def thumbnail(path: str, edge: int = 160) -> dict[str, int]:
 async def summary(paths: list[str]) -> str:
     """Sum up."""
     return ", ".join(paths)
+
+
+@task
+def length(text: str) -> CoroutineType[Any, Any, int]:
+    """Be of the type that pyright gives to each async function."""
+    raise NotImplementedError
 
 
 def handlers_keep_their_signature() -> None:
@@ -38,7 +47,8 @@ async def results_have_the_handlers_type(client: AsyncClient) -> None:
     text: str = await (await client.submit(summary.call(["a.txt"]))).result()
     number: int = await (await client.submit(summary.call(["a.txt"]))).result()  # wrong: assignment
     other: AsyncHandle[str] = await client.submit(thumbnail.call("a.png"))  # wrong: arg-type
-    print(small, text, number, other)  # noqa: T201 - so that they are used
+    long: int = await (await client.submit(length.call("a.txt"))).result()
+    print(small, text, number, other, long)  # noqa: T201 - so that they are used
 
 
 async def what_is_submitted_is_a_call(client: AsyncClient) -> None:

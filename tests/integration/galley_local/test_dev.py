@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from galley import dev_file
+from galley import AsyncClient, dev_file
 from galley.broker.connection import Broker
 from galley_local.command import command
 from tests.integration.galley_local.dev_process import Dev, dev, environment, galley
@@ -451,6 +451,26 @@ async def test_more_tasks_than_a_queue_takes_end_in_two_lines(project: Path) -> 
         "error: queue 'sums' is full: 1 of 1 tasks (spec.limits.backlog)",
         "hint: wait and submit again, or raise spec.limits.backlog of the TaskQueue",
     ]
+
+
+async def test_who_finds_it_finds_all_its_queues(project: Path) -> None:
+    queue = "apiVersion: galley.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: more-%d}\nspec: %s\n---"
+    spec = "{handlers: {commands: [{name: nothing, command: ['true']}]}}"
+    wait = _OTHER.partition("---")[2].replace(
+        "other, handler: one", "sums, handler: until, input: {path: go}"
+    )
+    more = "\n".join(queue % (number, spec) for number in range(20))
+    (project / "queue.yaml").write_text(f"{more}\n{_QUEUE}\n---{wait}")
+    running = asyncio.create_task(galley(project, "dev", "queue.yaml", "--until-done"))
+    await eventually(lambda: dev_file.nearest(project) is not None, within=30, why="it can be found")
+    found = dev_file.nearest(project)
+    assert found is not None
+    async with AsyncClient(found[1].server, found[1].namespace) as client:
+        for number in range(20):
+            assert await client.tasks(f"more-{number}") == []
+    (project / "go").touch()
+    said = await running
+    assert said.code == 0, said.out + said.err
 
 
 async def test_a_port_in_use_is_said(project: Path) -> None:
