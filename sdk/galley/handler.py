@@ -129,9 +129,16 @@ class Handler(Generic[P, R_co]):
     if not TYPE_CHECKING:  # to a type checker it has the attributes written here
 
         def __getattr__(self, name: str) -> Any:
-            if name == "function":
+            if name in {"function", "name"}:
                 raise AttributeError(name)
-            return getattr(self.function, name)
+            try:
+                return getattr(self.function, name)
+            except AttributeError:
+                problem = (
+                    f"handler {self.name!r} has no attribute {name!r}; submit it with "
+                    f"client.submit({self.name}.call(...))"
+                )
+                raise AttributeError(problem, name=name, obj=self) from None
 
     @overload
     def call(self: "Handler[P, Coroutine[Any, Any, R]]", /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...

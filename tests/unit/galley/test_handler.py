@@ -387,6 +387,16 @@ def test_a_handler_is_copied_and_pickled_by_reference() -> None:
         pickle.dumps(task(name="local")(lambda: None))
 
 
+def test_the_methods_of_another_queue_lead_to_the_one_that_submits() -> None:
+    made = task(queue="kinds", name="mail")(lambda: None)
+    for other in ("delay", "apply_async", "send"):
+        assert not hasattr(made, other)
+        with pytest.raises(
+            AttributeError, match=rf"handler 'mail' .* {other!r}; .* client\.submit\(mail\.call"
+        ):
+            getattr(made, other)
+
+
 def test_an_attribute_of_the_function_does_not_replace_one_of_the_handler() -> None:
     def marked() -> None:
         """Do nothing."""
