@@ -1,7 +1,6 @@
 """Serving the application: the listening socket, and what a connection may cost."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -156,6 +155,7 @@ async def serving(app: ASGIApp, gateway: Gateway, listening: socket.socket) -> A
     finally:
         gateway.closing.set()
         server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await running
-        listening.close()
+        finally:
+            listening.close()

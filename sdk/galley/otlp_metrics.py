@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,8 @@ async def metrics_sent(
         yield
     finally:
         sending.cancel()
-        with suppress(asyncio.CancelledError):
-            await sending
-        await sender.send(families(), _LAST_SECONDS)
+        await asyncio.wait([sending])
+        await sender.send(families, _LAST_SECONDS)
 
 
 def _seconds(environment: Mapping[str, str]) -> float:
@@ -59,7 +58,7 @@ def _seconds(environment: Mapping[str, str]) -> float:
 async def _send(sender: "_Sender", families: Callable[[], Iterable[Any]], seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
-        await sender.send(families(), _SEND_SECONDS)
+        await sender.send(families, _SEND_SECONDS)
 
 
 class _Sender:
@@ -82,21 +81,26 @@ class _Sender:
         self._resource, self._scope = Resource.create(dict(about)), InstrumentationScope("galley")
         self._began = time.time_ns()
 
-    async def send(self, families: Iterable[Any], seconds: float) -> None:
+    async def send(self, families: Callable[[], Iterable[Any]], seconds: float) -> None:
         """Send what the families are now; what cannot be sent is in the log, and goes with the next."""
         otel = self._otel
-        now = time.time_ns()
-        found = [metric for family in families if (metric := self._metric(family, now)) is not None]
-        scope = otel.ScopeMetrics(self._scope, found, "")
-        data = otel.MetricsData([otel.ResourceMetrics(self._resource, [scope], "")])
         try:
+            data = self._data(families())
             async with asyncio.timeout(seconds):
                 done = await asyncio.to_thread(self._exporter.export, data, timeout_millis=seconds * 1000)
         except TimeoutError:
             log.warning("metrics not sent", extra={"error": f"no answer within {seconds:g} s"})
-            return
-        if done is not otel.MetricExportResult.SUCCESS:
-            log.warning("metrics not sent", extra={"error": "the collector did not take them"})
+        except Exception:  # whatever it is costs these metrics, neither the next ones nor the process
+            log.exception("metrics not sent")
+        else:
+            if done is not otel.MetricExportResult.SUCCESS:
+                log.warning("metrics not sent", extra={"error": "the collector did not take them"})
+
+    def _data(self, families: Iterable[Any]) -> Any:
+        otel, now = self._otel, time.time_ns()
+        found = [metric for family in families if (metric := self._metric(family, now)) is not None]
+        scope = otel.ScopeMetrics(self._scope, found, "")
+        return otel.MetricsData([otel.ResourceMetrics(self._resource, [scope], "")])
 
     def _metric(self, family: Any, now: int) -> Any:
         otel, data = self._otel, None

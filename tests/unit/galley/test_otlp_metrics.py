@@ -104,6 +104,26 @@ async def test_they_are_sent_again_and_again(receiver: Receiver, registry: Colle
             await asyncio.sleep(0.01)
 
 
+async def test_metrics_that_cannot_be_collected_cost_neither_the_next_ones_nor_the_process(
+    receiver: Receiver, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = {
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "set", "OTEL_METRIC_EXPORT_INTERVAL": "100",
+    }  # fmt: skip
+    broken = True
+
+    def families() -> Any:
+        return 1 / 0 if broken else registry.collect()
+
+    async with asyncio.timeout(30), metrics_sent(environment, families):
+        while "ZeroDivisionError" not in caplog.text:  # noqa: ASYNC110 - it does not tell
+            await asyncio.sleep(0.01)
+        broken = False
+        while not receiver.requests:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        broken = True
+
+
 @pytest.mark.parametrize(
     "environment", [{}, {"OTEL_METRICS_EXPORTER": "none"}, {"OTEL_METRICS_EXPORTER": "x"}]
 )

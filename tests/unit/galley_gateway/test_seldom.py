@@ -1,12 +1,15 @@
 """Values that no page sends, and answers that do not come: each is told in words, and is no fault of ours."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from msgspec import UNSET
+from starlette.types import Receive, Scope, Send
 
 from galley.broker.errors import NotAllowed
 from galley.encryption import DecryptionKeyMissing
@@ -22,7 +25,7 @@ from galley_gateway.errors import AccessUnknown, PortTaken, RequestInvalid
 from galley_gateway.main import CANNOT_START, main
 from galley_gateway.oidc.provider import OidcSettings, Provider
 from galley_gateway.pages.overview import _supplies
-from galley_gateway.server import listen
+from galley_gateway.server import listen, serving
 from galley_operator.cluster.errors import ApiFailing
 from tests.support.builders import an_address
 from tests.support.memory_cluster import MemoryCluster
@@ -90,6 +93,34 @@ def test_settings_that_are_wrong_end_the_gateway(monkeypatch: pytest.MonkeyPatch
         assert main() == CANNOT_START
     finally:
         root.handlers, root.level = handlers, level
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_gateway_that_is_cancelled_while_it_ends_is_cancelled(again: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    listening = listen("127.0.0.1", 0)
+    closing = asyncio.Event()
+    limits = SimpleNamespace(connections=10, body_seconds=60)
+    over = asyncio.Event()
+
+    async def serve() -> None:
+        async with serving(app, cast("Any", SimpleNamespace(closing=closing, limits=limits)), listening):
+            await over.wait()
+
+    running = asyncio.create_task(serve())
+    _, writer = await asyncio.open_connection(*listening.getsockname())
+    writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")  # it ends once this is answered
+    if again:
+        running.cancel()
+    over.set()
+    await closing.wait()
+    running.cancel()
+    await asyncio.wait([running], timeout=60)
+    assert running.cancelled()
+    assert listening.fileno() == -1
+    writer.close()
 
 
 @pytest.mark.parametrize(
