@@ -273,3 +273,14 @@ async def test_mistakes_are_refused_at_once() -> None:
         async with events:
             with pytest.raises(EventInvalid, match="opened before"):
                 await events.__aenter__()
+
+
+@in_virtual_time
+async def test_a_topic_that_cannot_be_looked_for_is_listened_to_all_the_same() -> None:
+    async with a_stage() as stage, stage.client.topics.listen("orders") as events:
+        stage.line.lose(to_server=lambda subject: subject.startswith("$JS.API."))
+        coming = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(30)
+        assert not coming.done()
+        await stage.publish("one")
+        assert msgspec.json.decode((await coming).event.data) == "one"

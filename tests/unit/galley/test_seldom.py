@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import Any
 
 import pytest
 from msgspec import Raw
+from pydantic import create_model
 
 from galley import File, FileUnreadable, ResultMismatch, SomeRefused, chain, task
 from galley.audit import _own
 from galley.backup.destination import Bucket
 from galley.backup.errors import DestinationInvalid
+from galley.broker.identity import _signature
 from galley.cli import keys
 from galley.cli.errors import Misuse
 from galley.cli.result import _written
@@ -26,7 +30,7 @@ from galley.current import CurrentTask
 from galley.encryption import PayloadAltered
 from galley.encryption.payloads import _bound, _subject, _tail
 from galley.encryption.token import key_in
-from galley.errors import CheckpointInvalid, TlsInvalid
+from galley.errors import CheckpointInvalid, CredentialsInvalid, TlsInvalid
 from galley.event import Event
 from galley.logs import JsonLines
 from galley.note import seal_in
@@ -35,6 +39,7 @@ from galley.objects.errors import ObjectDamaged, ObjectStoreInvalid
 from galley.objects.sealing import Seal
 from galley.objects.store import SECONDS_VARIABLE, VARIABLE, Objects
 from galley.reference import Reference
+from galley.resources.description import descriptions
 from galley.testing import AsyncEagerClient, EagerClient
 from galley.tls import Tls
 from galley.topic import MappingFailed, _top
@@ -206,3 +211,42 @@ async def test_the_client_for_tests_tells_those_that_were_refused_and_runs_the_o
         await client.submit_many([once, once, double.call(2)])
     assert set(raised.value.refused) == {1}
     assert [await each.result() for each in raised.value.submitted.values()] == [2, 4]
+
+
+def test_a_process_of_another_user_runs() -> None:
+    program = (
+        "import os\n"
+        "from galley.dev_file import DevFile\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "print(DevFile('nats', 'default', 1, '').alive)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True\n"
+
+
+def test_a_model_without_source_has_no_descriptions() -> None:
+    assert descriptions(create_model("Made", size=(int, 0))) == {}
+
+
+WITHOUT_LIBRARY: dict[str, tuple[str, Callable[[], Any], type[Exception], str]] = {
+    "signing": (
+        "nacl.signing",
+        lambda: _signature("S" * 56, "nonce"),
+        CredentialsInvalid,
+        "need PyNaCl installed",
+    ),
+    "buckets": (
+        "galley.objects.bucket",
+        lambda: Objects.at(object(), {VARIABLE: "s3://bucket"}),  # type: ignore[arg-type]
+        ObjectStoreInvalid,
+        "the library for buckets is not installed",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_LIBRARY)
+def test_a_library_that_is_not_installed_is_named(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, use, error, says = WITHOUT_LIBRARY[what]
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(error, match=says):
+        use()

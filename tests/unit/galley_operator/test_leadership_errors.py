@@ -101,3 +101,24 @@ async def test_an_error_while_it_waits_is_tried_again() -> None:
     api.get = get  # type: ignore[method-assign]
     await asyncio.wait_for(a_candidate(api).acquire(), 60)
     assert tries >= 3
+
+
+@in_virtual_time
+@pytest.mark.parametrize("answers", [False, True])
+async def test_a_lease_that_cannot_be_released_ends_by_itself(answers: bool) -> None:
+    api = MemoryCluster()
+    first, second = a_candidate(api), a_candidate(api, "two")
+    await first.acquire()
+    real = api.get
+
+    async def get(*_: Any) -> dict[str, Any]:
+        if not answers:
+            await asyncio.Event().wait()
+        raise ClusterUnreachable("s", "get", "away")
+
+    api.get = get  # type: ignore[method-assign, assignment]
+    await first.release()
+    assert not first.leading
+    api.get = real  # type: ignore[method-assign]
+    await asyncio.wait_for(second.acquire(), 60)
+    assert second.leading

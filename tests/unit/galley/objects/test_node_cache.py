@@ -281,3 +281,12 @@ def test_a_process_that_begins_is_not_taken_for_one_that_is_gone(
             assert len(list((tmp_path / "alive").iterdir())) == 2
             others.enter_context(NodeCache(tmp_path))
             assert cache.spool.is_dir()
+
+
+async def test_an_entry_that_is_gone_when_it_is_looked_at_counts_for_nothing(tmp_path: Path) -> None:
+    source, reference = Source(), referring(MODEL)
+    with NodeCache(tmp_path / "cache") as cache:
+        (tmp_path / "cache" / "content" / "gone").symlink_to(tmp_path / "none")
+        async with cache.holding([(reference, source)]):
+            cache.make_room()
+        assert cache.size == len(MODEL)
