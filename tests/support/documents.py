@@ -209,8 +209,7 @@ class _Terminal:
 
     def rest(self) -> tuple[str, int]:
         """Return all that is printed until the command ends, and its exit code."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self._read(deadline):
+        while self._read(time.monotonic() + PATIENCE_SECONDS):
             pass
         return self._text, self._process.wait(PATIENCE_SECONDS)
 

@@ -12,6 +12,9 @@ _PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.3
 _PAUSE_A_LOOK: Final = 9
 """The pause as a multiple of what a look takes: the processor is for what is waited for, not for looking."""
+_PATIENT_SECONDS: Final = 20
+_LEAST_SECONDS: Final = 60
+"""The shortest deadline of a test that is patient: it only ends one that fails, and machines may be busy."""
 _PAUSE_OF_WAIT: Final = 0.05
 """The pause as a part of the time waited so far: what takes long may be seen a little later."""
 
@@ -33,7 +36,7 @@ async def eventually(condition: Callable[[], Any], *, within: float, why: str = 
 
     Args:
         condition: asked again and again, at least once.
-        within: seconds, the time the condition itself takes included.
+        within: seconds, the time the condition itself takes included; from 20 on, at least 60.
         why: what was waited for, when the condition does not say it.
 
     Raises:
@@ -42,6 +45,8 @@ async def eventually(condition: Callable[[], Any], *, within: float, why: str = 
     last: object = "nothing: the condition never returned"
     loop = asyncio.get_running_loop()
     began_at = loop.time()
+    if within >= _PATIENT_SECONDS:
+        within = max(within, _LEAST_SECONDS)
     ends_at = began_at + within
     late = False
     with contextlib.suppress(TimeoutError):

@@ -17,6 +17,7 @@ from tests.support.warm_start import WarmStart
 
 GALLEY = str(Path(sys.executable).with_name("galley"))
 START_SECONDS = 90.0
+COMMAND_SECONDS = 110.0
 
 
 async def galley(folder: Path, *arguments: str, stdin: str = "", **variables: str) -> Said:
@@ -29,7 +30,7 @@ async def galley(folder: Path, *arguments: str, stdin: str = "", **variables: st
     with TemporaryFile() as out, TemporaryFile() as err:
         process = _warm(folder, arguments, variables, out, err)
         try:
-            code = await asyncio.to_thread(process.wait, 60)
+            code = await asyncio.to_thread(process.wait, COMMAND_SECONDS)
         finally:
             process.kill()
         return Said(code, *(os.pread(each.fileno(), 1 << 24, 0).decode() for each in (out, err)))
@@ -42,7 +43,7 @@ async def _cold(folder: Path, *arguments: str, **variables: str) -> Said:
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(COMMAND_SECONDS):
             out, err = await process.communicate()
     except TimeoutError:
         process.kill()

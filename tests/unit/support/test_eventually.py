@@ -4,6 +4,7 @@ from itertools import count
 import pytest
 
 from tests.support.eventually import eventually
+from tests.support.virtual_time import in_virtual_time
 
 
 async def test_it_returns_the_first_truthy_value_of_a_plain_function() -> None:
@@ -36,6 +37,14 @@ async def test_what_was_seen_last_is_told_when_time_is_up() -> None:
 
     with pytest.raises(AssertionError, match=r"number_of_workers: not within 0\.02 s; last seen: 0"):
         await eventually(number_of_workers, within=0.02)
+
+
+@in_virtual_time
+async def test_who_would_wait_for_20_seconds_waits_for_60() -> None:
+    with pytest.raises(AssertionError, match="never: not within 60 s"):
+        await eventually(lambda: False, within=20, why="never")
+    with pytest.raises(AssertionError, match="never: not within 19 s"):
+        await eventually(lambda: False, within=19, why="never")
 
 
 async def test_a_condition_that_hangs_is_cut_off() -> None:
