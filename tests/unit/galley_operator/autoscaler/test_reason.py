@@ -138,11 +138,11 @@ STAYS = needed(0, -99)
             ),
         ),
         (
-            a_backlog(1000), workers(), replace(POLICY, max_workers=20), Learned.remembered(6.0, 1.0, 60.0),
+            a_backlog(1500), workers(), replace(POLICY, max_workers=20), Learned.remembered(6.0, 1.0, 60.0),
             (
-                "4 workers: 1000 waiting + 0 running tasks of 1 s, 6 a second come: 91 slots are needed to "
-                "start them within 15 s after the 60 s that a worker takes to start, at 4 slots each; 20 of"
-                " the 23 needed come in steps"
+                "4 workers: 1500 waiting + 0 running tasks of 1 s, 6 a second come: 95 slots are needed to "
+                "start them within 20 s after the 60 s that a worker takes to start, at 4 slots each; 20 of"
+                " the 24 needed come in steps"
             ),
         ),
         (
