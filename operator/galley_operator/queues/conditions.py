@@ -73,6 +73,8 @@ class Situation:
     """What others did lately to the number of its workers."""
     budget_problem: str = ""
     """Why the budget can never allow what the queue is to have; empty if it can."""
+    withdrawn: GalleyError | None = None
+    """What the pods of its Deployment may not use any more, so that none is started."""
     held: bool = False
     """Whether `galley pause` pauses it."""
 
@@ -87,7 +89,11 @@ def conditions_of(
         WORKERS_AVAILABLE: _workers(situation),
         WITHIN_QUOTA: _quota(situation),
         SCALING_ACTIVE: scaling_finding(
-            situation.queue, situation.decision, situation.interference, situation.budget_problem
+            situation.queue,
+            situation.decision,
+            situation.interference,
+            situation.budget_problem,
+            situation.withdrawn,
         ),
     }
     if situation.queue is not None and situation.queue.spec.circuit is not None:

@@ -1,27 +1,29 @@
 """Whether a queue may use objects of its namespace that it did not make.
 
 Who may create a TaskQueue may not necessarily read every Secret of its namespace, so their owners consent
-by a label. It is checked before the queue's objects are applied. It is for a name, since pods name what they
-use: when a label is removed, or another object has the name, the Deployment stays as it is (SECURITY.md).
+by a label. It is checked before the queue's objects are applied, and before its Deployment starts more pods.
+When a label is removed, no worker starts, and those there finish their tasks.
 """
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Iterator
+from typing import Any, Final
 
+from galley.broker.permissions import Role
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.resource import CLAIMS, SECRETS, SERVICEACCOUNTS, Resource
+from galley_operator.credentials.queue_secrets import secret_name
 from galley_operator.errors import (
     AccountNotAllowed,
     InitContainersNotAllowed,
     ReferenceNotAllowed,
     UrlNotAllowed,
 )
-from galley_operator.fleet.names import USABLE_LABEL
+from galley_operator.fleet.names import USABLE_LABEL, child_name
 from galley_operator.queues.url_rule import allows
 
-_NO_LABEL: Final = f"it has no label {USABLE_LABEL}=allowed"
+NO_LABEL: Final = f"it has no label {USABLE_LABEL}=allowed"
 _NOT_THERE: Final = "it does not exist"
 
 
@@ -72,10 +74,49 @@ async def check_consent(
     return missing
 
 
+async def check_pods(cluster: Cluster, namespace: str, queue: str, pod: dict[str, Any]) -> None:
+    """Return if pods of a queue that is there may still use what they name.
+
+    Args:
+        cluster: the API server.
+        namespace: of the queue.
+        queue: its name.
+        pod: the spec of its pods, as they were allowed once.
+
+    Raises:
+        AccountNotAllowed, ReferenceNotAllowed: as `check_consent`.
+        ClusterError: if that cannot be read.
+    """
+    own = {(SERVICEACCOUNTS, child_name(queue)), (SECRETS, secret_name(Role.WORKER, queue))}
+    for resource, name in sorted(set(_used_by(pod)) - own, key=lambda each: (each[0].kind, each[1])):
+        if problem := await _problem(cluster, resource, namespace, name):
+            if resource is SERVICEACCOUNTS:
+                raise AccountNotAllowed(name, namespace, problem)
+            raise ReferenceNotAllowed(resource.kind, name, namespace, problem)
+
+
+def _used_by(pod: dict[str, Any]) -> Iterator[tuple[Resource, str]]:
+    """Yield the objects that pods name and that need consent."""
+    if account := pod.get("serviceAccountName"):
+        yield SERVICEACCOUNTS, account
+    for each in pod.get("imagePullSecrets") or ():
+        yield SECRETS, each["name"]
+    for each in pod.get("volumes") or ():
+        if secret := each.get("secret"):
+            yield SECRETS, secret["secretName"]
+        if claim := each.get("persistentVolumeClaim"):
+            yield CLAIMS, claim["claimName"]
+    for container in (*(pod.get("initContainers") or ()), *(pod.get("containers") or ())):
+        named = [(each.get("valueFrom") or {}).get("secretKeyRef") for each in container.get("env") or ()]
+        named += [each.get("secretRef") for each in container.get("envFrom") or ()]
+        for reference in filter(None, named):
+            yield SECRETS, reference["name"]
+
+
 async def _problem(cluster: Cluster, resource: Resource, namespace: str, name: str) -> str:
     try:
         found = await cluster.get(resource, namespace, name)
     except ObjectNotFound:
         return _NOT_THERE
     allowed = (found["metadata"].get("labels") or {}).get(USABLE_LABEL) == "allowed"
-    return "" if allowed else _NO_LABEL
+    return "" if allowed else NO_LABEL

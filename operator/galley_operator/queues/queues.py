@@ -29,7 +29,7 @@ from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
 from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.errors import FleetUnknown, QueueDeleted
+from galley_operator.errors import AccountNotAllowed, FleetUnknown, QueueDeleted, ReferenceNotAllowed
 from galley_operator.events import Events, Failures, Occurrence
 from galley_operator.faults import Faults
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
@@ -282,7 +282,7 @@ class Queues:
         if outcome.restored:
             self._interfered(served, outcome.restored)
         if found.queue is not None and (outcome.complete or self._has_own_workers(found)):
-            # Pods that cannot be changed can still be fewer, or none: those there are go on.
+            # Pods that cannot be changed are scaled as before, to none if they may not use what they name.
             self._scale(key, served)
         if outcome.streams is None and found.queue is not None:
             served.dead_letters = total = await count_dead(self._broker, *key)
@@ -316,6 +316,8 @@ class Queues:
         queue = served.found.queue
         assert queue is not None
         cost = self._cost_of(key, served, queue)
+        if served.outcome is not None and served.outcome.withdrawn is not None:
+            queue = _at_rest(queue)
         if served.runtime is not None and served.scaling is not None and not served.scaling.done():
             served.runtime.update(queue, cost)
             return
@@ -326,6 +328,7 @@ class Queues:
             self._shared.reader,
             queue,
             lambda before, after, reason: self._scaled(key, before, after, reason),
+            lambda: self._check_start(key),
             served.written.scaling,
             self._shared.ledger,
             cost,
@@ -334,6 +337,18 @@ class Queues:
         served.scaling = self._running.create_task(
             self._faults.keep_running("scaling", runtime.run), name=f"scale {'/'.join(key)}"
         )
+
+    async def _check_start(self, key: Queue) -> None:
+        """Return if workers may be started; a queue whose workers may not is looked at in full at once.
+
+        Raises:
+            AccountNotAllowed, ReferenceNotAllowed: if not.
+        """
+        try:
+            await self._reconciler.check_pods(*key)
+        except (AccountNotAllowed, ReferenceNotAllowed):
+            self._turns.add(key)
+            raise
 
     async def _forget(self, key: Queue) -> None:
         """Stop scaling a queue that is gone. Its objects go with it, its streams stay for a while."""
@@ -413,6 +428,11 @@ class Queues:
     async def _write_events(self) -> None:
         while True:
             await self._events.write(await self._occurrences.get())
+
+
+def _at_rest(queue: TaskQueue) -> TaskQueue:
+    """Return a queue that has no workers: those there finish their tasks."""
+    return queue.model_copy(update={"spec": queue.spec.model_copy(update={"paused": True})})
 
 
 def _kept(found: QueueObject) -> Reconciled:

@@ -12,17 +12,17 @@ from galley.broker.layout import layout_of
 from galley.errors import GalleyError
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.errors import ObjectNotFound
+from galley_operator.cluster.errors import ClusterError, ObjectNotFound
 from galley_operator.cluster.ownership import check_owner
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, Resource
 from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.errors import CodeNotFound, NamespaceReserved
+from galley_operator.errors import AccountNotAllowed, CodeNotFound, NamespaceReserved, ReferenceNotAllowed
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
 from galley_operator.fleet.names import OPERATOR, child_name, selector_of
 from galley_operator.fleet.pods import Pod
 from galley_operator.queues.children import Making, children_of, digest, metadata_of
-from galley_operator.queues.consent import check_consent
+from galley_operator.queues.consent import NO_LABEL, check_consent, check_pods
 from galley_operator.queues.pod import with_resources, without_secrets
 from galley_operator.queues.quota import Reservations
 from galley_operator.settings import OperatorSettings
@@ -39,6 +39,8 @@ class Reconciled:
     children: GalleyError | None = None
     restored: str = ""
     """What had happened to the Deployment, as a verb, and was undone; empty if nothing had."""
+    withdrawn: GalleyError | None = None
+    """What the pods that its Deployment starts may not use any more."""
 
     @property
     def complete(self) -> bool:
@@ -93,7 +95,32 @@ class Reconciler:
         try:
             return Reconciled(restored=await self._make(found.queue, found.uid))
         except GalleyError as error:
-            return Reconciled(children=error)
+            return Reconciled(children=error, withdrawn=await self._withdrawn(found))
+
+    async def check_pods(self, namespace: str, name: str) -> None:
+        """Return if the pods that the Deployment of a queue starts may still use what they name.
+
+        Raises:
+            AccountNotAllowed, ReferenceNotAllowed: if not.
+            ClusterError: if that cannot be read.
+        """
+        try:
+            deployment = await self._cluster.get(DEPLOYMENTS, namespace, child_name(name))
+        except ObjectNotFound:
+            return
+        await check_pods(
+            self._cluster, namespace, name, deployment["spec"].get("template", {}).get("spec", {})
+        )
+
+    async def _withdrawn(self, found: QueueObject) -> GalleyError | None:
+        try:
+            await self.check_pods(found.namespace, found.name)
+        except (AccountNotAllowed, ReferenceNotAllowed) as error:
+            # One that is missing is often made again soon, and until then no pod can read it.
+            return error if error.problem == NO_LABEL else None
+        except ClusterError:
+            return None  # without an answer, no worker is started either
+        return None
 
     def forget(self, uid: str) -> None:
         """Forget a queue that is gone."""

@@ -1,7 +1,7 @@
 """One queue at work on a cluster: its workers, and the scaler that decides on them."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -43,6 +43,7 @@ class ScaledQueue:
         reader: SignalReader,
         queue: TaskQueue,
         scaled: Scaled,
+        may_start: Callable[[], Awaitable[None]],
         before: ScalingStatus | None = None,
         ledger: Ledger | None = None,
         cost: Cost | None = None,
@@ -56,12 +57,14 @@ class ScaledQueue:
             reader: of backlogs.
             queue: what it says now.
             scaled: called at each change of the number of workers.
+            may_start: called before there are more workers; what it raises keeps them from being started.
             before: what an earlier operator wrote of the queue's scaling.
             ledger: of the budget that queues share; None if there is none.
             cost: what one worker requests; by default only that it is one.
         """
         name = queue.metadata.namespace, queue.metadata.name
         self._name, self._workloads = name, workloads
+        self.may_start = may_start
         self._bell = Doorbell(broker, *name)
         self._fleet = DeploymentFleet(
             broker,
@@ -154,6 +157,8 @@ class _Telling:
     async def scale(self, workers: int) -> None:
         fleet = self._runtime.fleet
         before = len((await fleet.observe()).present)
+        if workers > before:
+            await self._runtime.may_start()
         await fleet.scale(workers)
         decision = self._runtime.scaler.last
         if before != workers:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from galley.errors import GalleyError
 from galley.resources import TaskQueue
 from galley.resources.condition import Truth
 from galley.resources.queue_status import ScalingLimit
@@ -39,7 +40,11 @@ class Interference:
 
 
 def scaling_finding(  # noqa: PLR0911 - one for each thing that can be wrong
-    queue: TaskQueue | None, decision: Decision | None, interference: Interference | None, budget_problem: str
+    queue: TaskQueue | None,
+    decision: Decision | None,
+    interference: Interference | None,
+    budget_problem: str,
+    withdrawn: GalleyError | None = None,
 ) -> Finding:
     """Return whether the number of workers follows the work.
 
@@ -48,7 +53,11 @@ def scaling_finding(  # noqa: PLR0911 - one for each thing that can be wrong
         decision: the last one of its autoscaler.
         interference: what others did lately.
         budget_problem: why the budget can never allow what the queue is to have; empty if it can.
+        withdrawn: what its pods may not use any more.
     """
+    if withdrawn is not None:
+        message = f"{withdrawn}, so none is started, and those there finish their tasks and end"
+        return Truth.FALSE, "ConsentWithdrawn", message
     if decision is None:
         return Truth.UNKNOWN, "NotObserved", "nothing has been decided yet"
     scaling = queue.spec.scaling if queue is not None else None

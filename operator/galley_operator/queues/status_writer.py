@@ -131,6 +131,7 @@ class QueueStatusWriter:
             decision,
             held=isinstance(backlog, QueueBacklog) and backlog.paused,
             interference=_interference(served),
+            withdrawn=outcome.withdrawn,
             budget_problem=runtime.scaler.budget_problem if runtime is not None else "",
         )
         return status_of(

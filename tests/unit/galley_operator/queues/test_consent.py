@@ -10,7 +10,8 @@ from galley_operator.errors import (
     ReferenceNotAllowed,
 )
 from galley_operator.fleet.names import USABLE_LABEL
-from galley_operator.queues.consent import check_consent
+from galley_operator.queues.consent import check_consent, check_pods
+from galley_operator.queues.pod import pod_template
 from tests.support.memory_cluster import MemoryCluster
 from tests.support.workers import a_task_queue
 
@@ -34,6 +35,51 @@ async def check(template: dict[str, Any], resource: Resource, labels: dict[str, 
 @pytest.mark.parametrize("resource", PARTS, ids=lambda each: each.plural)
 async def test_what_its_owner_labelled_may_be_used(resource: Resource) -> None:
     await check(PARTS[resource], resource, ALLOWED)
+
+
+EVERY: dict[str, Any] = {
+    "serviceAccountName": "account",
+    "imagePullSecrets": [{"name": "registry"}],
+    "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "variable", "key": "k"}}}],
+    "envFrom": [{"secretRef": {"name": "all"}}],
+    "volumes": [
+        {"name": "a", "secret": {"secretName": "files"}},
+        {"name": "b", "persistentVolumeClaim": {"claimName": "claim"}},
+    ],
+    "initContainers": [
+        {"name": "i", "env": [{"name": "B", "valueFrom": {"secretKeyRef": {"name": "first", "key": "k"}}}]}
+    ],
+}
+
+
+async def test_all_that_pods_name_needs_consent_for_as_long_as_they_are_started() -> None:
+    cluster = MemoryCluster()
+    spec: dict[str, Any] = {
+        "encryption": {"secretName": "keys"},
+        "handlers": {"http": [{"name": "h", "url": "https://a.example/h", "secretName": "signing"}]},
+    }
+    queue = a_task_queue("shop", worker={"template": EVERY}, **spec)
+    names = {
+        SERVICEACCOUNTS: ["account"],
+        SECRETS: ["registry", "variable", "all", "files", "first", "keys", "signing"],
+        CLAIMS: ["claim"],
+    }
+    for resource, each in names.items():
+        for name in each:
+            cluster.put(resource, {"metadata": {"name": name, "namespace": "shop", "labels": dict(ALLOWED)}})
+    await check_consent(cluster, queue, init_containers=True)
+    pod = pod_template(
+        queue, server="nats://n", image="i", manifest_digest="", code_digest="", credentials=True
+    )["spec"]
+    name = queue.metadata.name
+    await check_pods(cluster, "shop", name, pod)
+    for resource, each in names.items():
+        for thing in each:
+            labels = cluster.objects[resource.plural, "shop", thing]["metadata"]["labels"]
+            labels[USABLE_LABEL] = "no"
+            with pytest.raises((ReferenceNotAllowed, AccountNotAllowed), match=thing):
+                await check_pods(cluster, "shop", name, pod)
+            labels[USABLE_LABEL] = "allowed"
 
 
 @pytest.mark.parametrize("labels", [{}, {USABLE_LABEL: "denied"}, {USABLE_LABEL: ""}, None])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from galley.broker.errors import BrokerUnreachable
+from galley.broker.publish import Publisher
 from galley.broker.queue_view import worker_problem
 from galley_operator.cluster.errors import ApiRefused, ObjectNotFound
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, SECRETS, TASKQUEUES
@@ -28,6 +29,7 @@ from galley_operator.queues.queues import _UNWRITTEN_EVENTS, Queues
 from galley_operator.queues.status_writer import QueueStatusWriter
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues
+from tests.support.builders import an_address, an_envelope
 from tests.support.eventually import eventually
 from tests.support.memory_cluster import MemoryCluster, Written
 from tests.support.memory_nats import MemoryBroker, MemoryClient, MemoryServer
@@ -188,7 +190,9 @@ SECRET = {"modules": ["jobs"], "template": {"envFrom": [{"secretRef": {"name": "
 @pytest.mark.parametrize(
     "fewer", [{"workers": 1}, {"minWorkers": 1, "maxWorkers": 1, "idleSeconds": 0}, {"paused": True}]
 )
-def test_a_queue_that_lost_consent_keeps_its_workers_and_is_scaled_as_it_says(fewer: dict[str, Any]) -> None:
+def test_a_queue_that_asks_for_more_than_is_allowed_keeps_its_workers_and_is_scaled_as_it_says(
+    fewer: dict[str, Any],
+) -> None:
     @in_virtual_time
     async def run() -> None:
         async with stage() as it:
@@ -196,8 +200,7 @@ def test_a_queue_that_lost_consent_keeps_its_workers_and_is_scaled_as_it_says(fe
             it.apply(worker=SECRET, scaling={"workers": 3})
             await eventually(lambda: settled(it, 3), within=60)
             template = copy.deepcopy(it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"])
-            consent(it, "no")
-            other = {**SECRET, "image": "example.com/new:2"}
+            other = {"modules": ["jobs"], "template": {"envFrom": [{"secretRef": {"name": "not-theirs"}}]}}
             if "paused" in fewer:
                 it.apply(worker=other, scaling={"workers": 3}, **fewer)
             else:
@@ -208,6 +211,61 @@ def test_a_queue_that_lost_consent_keeps_its_workers_and_is_scaled_as_it_says(fe
             assert now["template"] == template["template"], "nothing else of it is taken over"
 
     run()
+
+
+@in_virtual_time
+async def test_workers_of_a_queue_that_lost_consent_end_until_it_has_it_again() -> None:
+    async with stage() as it:
+        consent(it, "allowed")
+        it.apply(worker=SECRET, scaling={"workers": 3})
+        await eventually(lambda: settled(it, 3), within=60)
+        consent(it, "no")
+        await eventually(lambda: it.ready() == ("False", "ReferenceNotAllowed"), within=600)
+        await eventually(lambda: settled(it, 0), within=300)
+        assert it.condition("images", "ScalingActive") == "ConsentWithdrawn"
+        assert "'theirs'" in it.message("images", "ScalingActive")
+        it.apply(worker=SECRET, scaling={"workers": 4})
+        await asyncio.sleep(120)
+        assert settled(it, 0)
+        consent(it, "allowed")
+        await eventually(lambda: settled(it, 4), within=600)
+        await eventually(lambda: it.condition("images", "ScalingActive") == "Fixed", within=60)
+
+
+@in_virtual_time
+async def test_a_queue_at_zero_starts_no_worker_once_consent_is_gone() -> None:
+    """A queue at rest is looked at in full every few minutes, and scaled at once."""
+    async with stage() as it:
+        consent(it, "allowed")
+        it.apply(worker=SECRET, scaling={"minWorkers": 0, "maxWorkers": 3})
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        await eventually(lambda: settled(it, 0), within=60)
+        consent(it, "no")
+        async with MemoryBroker(it.server, "producer") as producer:
+            await Publisher(producer).publish(an_address(), an_envelope())
+        for _ in range(100):
+            await asyncio.sleep(1)
+            assert settled(it, 0)
+        assert it.ready() == ("False", "ReferenceNotAllowed")
+        consent(it, "allowed")
+        await eventually(lambda: settled(it, 1), within=600)
+
+
+@in_virtual_time
+async def test_a_secret_that_is_made_again_costs_no_worker() -> None:
+    async with stage() as it:
+        consent(it, "allowed")
+        it.apply(worker=SECRET, scaling={"workers": 3})
+        await eventually(lambda: settled(it, 3), within=60)
+        it.api.remove(SECRETS, "theirs")
+        await eventually(lambda: it.ready() == ("False", "ReferenceNotAllowed"), within=600)
+        await asyncio.sleep(60)
+        assert settled(it, 3)
+        it.apply(worker=SECRET, scaling={"workers": 4})
+        await asyncio.sleep(60)
+        assert settled(it, 3), "a pod could not read it, or would be given what is made without the label"
+        consent(it, "allowed")
+        await eventually(lambda: settled(it, 4), within=600)
 
 
 @pytest.mark.parametrize("owner", ["its own", "another"])
