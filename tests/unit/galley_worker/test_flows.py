@@ -428,6 +428,23 @@ async def test_a_task_whose_workflow_has_ended_is_handed_back_if_its_worker(
 
 
 @in_virtual_time
+async def test_a_workflow_that_finds_no_room_is_refused_with_figures() -> None:
+    """Others may fill it after it was looked at, which is a second ago at most."""
+    async with a_stage() as stage:
+        item = chain(step("echo", value=1), step("echo", value=previous))
+        await (await stage.submit(item)).result(within=100)
+        stream = stage.bench.server.streams[topology.flow_stream("default", "images")]
+        room, used = stream.definition["max_bytes"], stream.bytes
+        stage.client.workflows._room_seen["images"] = asyncio.get_running_loop().time()
+        stream.definition["max_bytes"] = used + 1
+        with pytest.raises(WorkflowsFull) as told:
+            await stage.submit(item)
+        assert (told.value.used, told.value.limit) == (used, used + 1)
+        stream.definition["max_bytes"] = room
+        assert await (await stage.submit(item)).result(within=100) == 1
+
+
+@in_virtual_time
 async def test_cancelling_a_task_cancels_the_workflow_that_took_its_place() -> None:
     async with a_stage() as stage:
         task = await stage.client.submit(step("then", value="slow"))

@@ -1,6 +1,7 @@
 """A queue at rest is seldom looked at, and whatever happens to it ends the rest."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from galley_operator.autoscaler.scaler import GLANCE_SECONDS, REST_SECONDS, Scal
 from galley_operator.autoscaler.shares import Claim, Cost
 from galley_operator.autoscaler.signals import ScalingPolicy
 from galley_operator.budget import Budget
+from galley_operator.errors import FleetRefused
 from tests.conformance.fleet_in_memory import FleetInMemory
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.eventually import eventually
@@ -139,6 +141,32 @@ async def test_a_worker_that_is_not_kept_goes_one_look_after_the_last_task() -> 
             took.append(asyncio.get_running_loop().time() - ended)
         # A look is a second here, for a worker that is old; the one after it, which sees it drained, is not.
         assert sum(took) / len(took) < 1.2, took
+
+
+@in_virtual_time
+async def test_a_worker_that_went_back_to_work_is_kept_until_the_next_look(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with stage() as it:
+        await it.until_rest()
+        await it.submit()
+        await eventually(lambda: len(it.fleet.members) == 1, within=60)
+        scale, refused = it.fleet.scale, 0
+
+        async def busy(workers: int) -> None:
+            nonlocal refused
+            if workers == 0 and not refused:
+                refused += 1
+                raise FleetRefused("images", 1, 0, 0)
+            await scale(workers)
+
+        it.fleet.scale = busy  # type: ignore[method-assign]
+        caplog.set_level(logging.INFO)
+        await it.broker.api("purge", f"STREAM.PURGE.{work_stream(*QUEUE_NAME)}")
+        await eventually(lambda: not it.fleet.members, within=600)
+        (said,) = [each for each in caplog.records if each.message == "scale-in refused"]
+        assert said.levelno == logging.INFO
+        assert "keeps its 1 workers" in said.__dict__["error"]
 
 
 @in_virtual_time

@@ -108,3 +108,11 @@ async def test_a_certificate_of_others_that_goes_leaves_the_last_good_one_in_for
     cluster.remove(SECRETS, "from-cert-manager", PLACE[0])
     assert await secret.ensure() == taken
     assert caplog.messages == ["certificate not taken"]
+
+
+async def test_a_certificate_that_another_replica_changes_meanwhile_is_read_again() -> None:
+    cluster = MemoryCluster()
+    other = MemoryCluster()
+    made = await ServerSecret(other, PLACE[0], "nats-server", ["nats"]).ensure()
+    another_is_first(cluster, other.objects[SECRETS.plural, PLACE[0], "nats-server"])
+    assert await ServerSecret(cluster, PLACE[0], "nats-server", ["nats"]).ensure() == made

@@ -16,13 +16,13 @@ import pytest
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.publish import Publisher
 from galley.broker.queue_view import worker_problem
-from galley_operator.cluster.errors import ApiRefused, ObjectNotFound
-from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, SECRETS, TASKQUEUES
+from galley_operator.cluster.errors import ApiRefused, ClusterUnreachable, ObjectNotFound
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, SECRETS, TASKQUEUES, Resource
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.events import Occurrence
 from galley_operator.faults import Faults
 from galley_operator.fleet.names import USABLE_LABEL, labels_of
-from galley_operator.fleet.workloads import Queue, Workloads
+from galley_operator.fleet.workloads import STALE_SECONDS, Queue, Workloads
 from galley_operator.key_queue import KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.queues import _UNWRITTEN_EVENTS, Queues
@@ -526,6 +526,39 @@ async def test_a_queue_that_only_waits_for_its_finalizers_says_so(caplog: pytest
             it.known.gone(it.api.objects.pop((TASKQUEUES.plural, "default", name)))
         await eventually(lambda: it.queues.served == {}, within=60)
         assert [one.message for one in caplog.records].count("queue is gone") == 1, "told once"
+
+
+@in_virtual_time
+async def test_a_queue_is_changed_and_forgotten_while_nothing_is_known_of_workers() -> None:
+    async with stage() as it:
+        it.apply()
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        watch = it.api.watch_of
+
+        async def deaf(shape: Any, resource: Resource, *place: Any, **options: Any) -> AsyncIterator[Any]:
+            if resource in {DEPLOYMENTS, PODS}:
+                raise ClusterUnreachable("watch", "https://memory", "it is away")
+            async for event in watch(shape, resource, *place, **options):
+                yield event
+
+        it.api.watch_of = deaf  # type: ignore[method-assign, assignment]
+        it.api.cut()
+        await asyncio.sleep(2 * STALE_SECONDS)
+        scaling = it.queues.served["default", "images"].scaling
+        it.api.put(SECRETS, {"metadata": {"name": "theirs", "namespace": "default"}})
+        secret = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "theirs", "key": "k"}}}
+        body = it.apply(worker={"modules": ["jobs"], "template": {"env": [secret]}})
+        await eventually(lambda: it.ready()[1] == "ReferenceNotAllowed", within=60)
+        body["metadata"] |= {"deletionTimestamp": "2026-03-01T09:30:00Z", "finalizers": ["example.com/kept"]}
+        it.known.seen(it.api.put(TASKQUEUES, body))
+        await eventually(lambda: it.queues.served["default", "images"].found.going, within=60)
+        await asyncio.sleep(60)
+        assert it.queues.served["default", "images"].scaling is scaling
+        assert scaling is not None
+        assert not scaling.done(), "its workers go on as they are"
+        it.known.gone(it.api.objects.pop((TASKQUEUES.plural, "default", "images")))
+        await eventually(lambda: it.queues.served == {}, within=60)
+        assert it.faults == []
 
 
 @in_virtual_time

@@ -257,6 +257,24 @@ async def test_what_waits_is_written_at_once_before_the_end() -> None:
     assert len(server.written) == 20
 
 
+async def test_what_is_not_written_in_time_before_the_end_is_said() -> None:
+    stuck = asyncio.Event()
+    server = Server()
+    async with writing(server) as writer:
+        write = writer._write
+
+        async def late(entry: Any) -> None:
+            await stuck.wait()
+            await write(entry)
+
+        writer._write = late  # type: ignore[method-assign]
+        writer.offer(a_known_task(), a_status("Running"), 1000)
+        assert not await writer.flush(0.05)
+        stuck.set()
+        assert await writer.flush(60)
+    assert len(server.written) == 1
+
+
 async def test_a_task_that_was_deleted_is_written_no_more() -> None:
     server, task = Server(), a_known_task()
     async with writing(server) as writer:
