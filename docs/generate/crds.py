@@ -74,7 +74,7 @@ class Kind:
 
 _SUCCEEDED: Final = '.status.conditions[?(@.type=="Succeeded")].{}'
 
-_AGE: Final = Column("Age", ".metadata.creationTimestamp", "date", "Time since it was made.")
+_AGE: Final = Column("Age", ".metadata.creationTimestamp", "date", "Time since creation.")
 
 TASK_QUEUES: Final = Kind(
     TaskQueue,
@@ -95,7 +95,9 @@ TASK_QUEUES: Final = Kind(
             "Later", ".status.later", "integer", "Tasks for a later time, or their next attempt.", wide=True
         ),
         Column("Dead", ".status.deadLetters", "integer", "Tasks that will not be tried again.", wide=True),
-        Column("Oldest", ".status.oldestWaitingTime", "date", "How long a task waits at most.", wide=True),
+        Column(
+            "Oldest", ".status.oldestWaitingTime", "date", "Longest time a task has been waiting.", wide=True
+        ),
         Column("Why", ".status.scalingReason", says="Why it has the workers it has.", wide=True),
     ),
     scale=Scale(".spec.scaling.workers", ".status.workers.replicas", ".status.workers.selector"),
@@ -116,7 +118,7 @@ TASKS: Final = Kind(
         Column("Lane", ".spec.priority", says="The lane it waits in.", wide=True),
         Column("Worker", ".status.worker", says="Pod of the last attempt.", wide=True),
         Column("Progress", ".status.progress.fraction", "number", "How far it is, from 0 to 1.", wide=True),
-        Column("Note", ".status.progress.note", says="What its handler says beside that.", wide=True),
+        Column("Note", ".status.progress.note", says="Text from its handler.", wide=True),
         Column("Reason", _SUCCEEDED.format("reason"), says="Why it is in its phase.", wide=True),
         Column("Message", _SUCCEEDED.format("message"), says="The same as a sentence.", wide=True),
     ),

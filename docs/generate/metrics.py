@@ -21,7 +21,7 @@ None has an id of a task.
 
 _QUEUES: Final = """## Queues, from the operator
 
-Served by the replica that leads. They go on when workers end, at zero workers, and when the operator is
+Served by the replica that leads. They continue when workers end, at zero workers, and when the operator is
 started again: numbers that end in `_total`, and the histograms, are kept in NATS.
 
 What may be missed: a worker hands its numbers over every five seconds and when it ends, so one that is
@@ -49,7 +49,7 @@ def document() -> str:
         _QUEUES,
         *_table(figures.SERIES),
         "## NATS, from the operator\n",
-        "More about NATS tells [an exporter](../operations/monitoring.md#nats).\n",
+        "For more metrics of NATS, run [an exporter](../operations/monitoring.md#nats).\n",
         *_table(broker_figures.SERIES),
         "## Topics, from the operator\n",
         *_table(topic_figures.SERIES),

@@ -32,7 +32,7 @@ class GatewaySettings(BaseModel):
     """Names under which the gateway is reached, separated by commas; requests for others are refused. When
     left out, any: it relies on tokens alone."""
     audiences: str = ""
-    """Audiences of which a token has to be for one, separated by commas; the API server's own when left
+    """Accepted audiences of tokens, separated by commas; the API server's own when left
     out."""
     trusted_proxies: str = ""
     """Addresses and CIDRs of proxies, separated by commas, whose `X-Forwarded-For` says where a request came

@@ -68,11 +68,11 @@ DEAD_TOTAL: Final = Series(
 )
 OUTCOMES: Final = Series(
     "galley_queue_outcomes_total", Kind.COUNTER,
-    "Tasks that ended for good, by outcome: `succeeded`, `failed` or `cancelled`.", (*LANE, "outcome"),
+    "Tasks that ended, by outcome: `succeeded`, `failed` or `cancelled`.", (*LANE, "outcome"),
 )  # fmt: skip
 CONTINUED: Final = Series(
     "galley_queue_continued_attempts_total", Kind.COUNTER,
-    "Attempts after which their task goes on: `retried`, `deferred`, `handed-back`, or `lost` with a lease.",
+    "Attempts after which the task continues: `retried`, `deferred`, `handed-back`, or `lost` with a lease.",
     (*LANE, "reason"),
 )  # fmt: skip
 WAITS: Final = Series(

@@ -36,7 +36,7 @@ READY: Final = Series(
 WORKERS: Final = Series(
     "galley_operator_workers", Kind.GAUGE,
     "Workers of a queue by `state`: `needed` by the work, `desired` within the limits, `present`, and of "
-    "those `starting`, `ready`, `draining` or `busy`: running a task, whatever else it does.",
+    "those `starting`, `ready`, `draining` or `busy`: running a task, in any of these states.",
     (*QUEUE, "state"),
 )  # fmt: skip
 ARRIVALS: Final = Series(

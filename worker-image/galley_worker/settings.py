@@ -82,7 +82,8 @@ class WorkerSettings(BaseModel):
     """Seconds after which a task is tried again that cannot be decrypted since the key service of its queue
     does not answer. Such a try counts no attempt."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    """Lowest level that is logged. When set, it also holds for handlers, whatever spec.worker.logLevel is."""
+    """Lowest level that is logged. When set, it applies to handlers, too, instead of
+    spec.worker.logLevel."""
     termination_log: Path | None = None
     """File to which a worker that cannot start writes the reason: in a pod /dev/termination-log; the queue's
     conditions show it."""

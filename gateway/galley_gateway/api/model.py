@@ -122,14 +122,14 @@ class Problem(Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class SubmittedOrProblem(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What became of one of many tasks."""
+    """Outcome of the submission of one of many tasks."""
 
     task: Submitted | UnsetType = UNSET
     problem: Problem | UnsetType = UNSET
 
 
 class SubmittedMany(Struct, frozen=True, rename="camel"):
-    """What became of many tasks, in their order."""
+    """Outcomes of the submission of many tasks, in order."""
 
     submitted: int
     refused: int

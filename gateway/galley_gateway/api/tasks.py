@@ -48,7 +48,7 @@ _LOOK_SECONDS: Final = 2.0
 
 _KEY: Final = Parameter(
     "Idempotency-Key",
-    "Any text of 1 to 255 characters: a repetition with the same key is the same task. Not beside an `id`.",
+    "Any text of 1 to 255 characters: repetitions with the same key are one task. Not together with an `id`.",
     {"type": "string", "minLength": 1, "maxLength": 255},
     "header",
 )
@@ -253,12 +253,12 @@ OPERATIONS: Final = (
         "taskOutput", "GET", f"{TASK}/logs", Right("get", "tasks"), logs, "Read what a task wrote",
         "With `follow=true` server-sent events: `line` for each, and `ended` at last.",
         answers=model.Lines,
-        parameters=(Parameter("follow", "Whether to go on until the task has ended.", {"type": "boolean"}),),
+        parameters=(Parameter("follow", "Whether to follow until the task has ended.", {"type": "boolean"}),),
         fails=(TaskNotFound, QueueNotFound),
     ),
     Operation(
         "cancelTask", "POST", f"{TASK}/cancel", Right("delete", "tasks"), cancel, "Cancel a task",
-        "In whatever state it is. When this answers, no attempt of it begins any more.",
+        "In any state. After the response, no attempt of it starts.",
         answers=model.CancelView, example_answer={"outcome": "cancelled before it ran"},
         fails=(TaskNotFound, QueueNotFound),
     ),

@@ -45,7 +45,7 @@ class DeclaredProgress(Part):
     """From 0 to 1; left out if the handler gave only a text."""
 
     note: str = Field("", max_length=4 * TEXT_LIMIT)
-    """What the handler said beside it."""
+    """Text from the handler."""
 
 
 class DeclaredStatus(Part):

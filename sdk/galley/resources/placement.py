@@ -234,7 +234,7 @@ class TopologySpread(Part):
     """Largest difference between the numbers of workers in two places."""
 
     topology_key: Key
-    """Label of nodes whose values are the places, such as `topology.kubernetes.io/zone`."""
+    """Label of nodes whose values are the domains, such as `topology.kubernetes.io/zone`."""
 
     when_unsatisfiable: Unsatisfiable = Unsatisfiable.SCHEDULE_ANYWAY
     """Whether a worker that would exceed `maxSkew` waits (`DoNotSchedule`) or not."""

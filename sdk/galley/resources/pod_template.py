@@ -214,7 +214,7 @@ class PodTemplate(Part):
     labels: dict[Key, LabelValue] = Field(
         default_factory=dict, max_length=32, json_schema_extra=checked(_NOT_OUR_OWN)
     )
-    """Labels of the pods, at most 32, beside those Galley finds them by."""
+    """Labels of the pods, at most 32, in addition to those that Galley uses."""
 
     annotations: dict[Key, Annotated[str, Field(max_length=16_384)]] = Field(
         default_factory=dict, max_length=32, json_schema_extra=checked(_NOT_OUR_OWN, _SAFE)
@@ -238,7 +238,7 @@ class PodTemplate(Part):
     """Variables in the environment of each worker, at most 64."""
 
     env_from: tuple[EnvironmentSource, ...] = Field((), max_length=16)
-    """ConfigMaps and Secrets whose entries become variables, at most 16; variables of `env` come first."""
+    """ConfigMaps and Secrets whose entries become variables, at most 16; `env` takes precedence."""
 
     volumes: tuple[Volume, ...] = Field((), max_length=16, json_schema_extra=VOLUMES_DIFFER)
     """Volumes of the pods, at most 16."""

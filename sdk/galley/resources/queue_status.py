@@ -47,10 +47,10 @@ class WorkersStatus(Part):
     """Workers that take tasks."""
 
     desired: Count = 0
-    """Workers there should be."""
+    """Desired number of workers."""
 
     replicas: Count = 0
-    """Pods of workers there are, whatever their state."""
+    """Pods of workers, in any state."""
 
     selector: str = Field("", max_length=256)
     """Label selector of those pods, as text."""
@@ -79,10 +79,10 @@ class ScalingStatus(Part):
     """What the number of workers was decided from. An operator that restarts continues with it."""
 
     needed: Count | None = None
-    """Workers the work needs, whatever the limits; left out while it is not known."""
+    """Workers that the tasks need, before limits are applied; left out while it is not known."""
 
     limit: ScalingLimit = ScalingLimit.NONE
-    """What keeps the number from that: `None`, `MaxWorkers`, `MinWorkers`, `Step`, `Fixed`, `Budget`
+    """What limits the number of workers: `None`, `MaxWorkers`, `MinWorkers`, `Step`, `Fixed`, `Budget`
     or `Signals`."""
 
     arrivals_per_second: Annotated[Number, Field(ge=0, le=1e9)] | None = None
@@ -110,7 +110,7 @@ class TaskQueueStatus(Part):
     """Generation of the queue that was observed last."""
 
     conditions: tuple[Condition, ...] = Field((), max_length=16, json_schema_extra=keyed_by("type"))
-    """What is true of the queue; `Ready` says whether its tasks can run, and if not, why."""
+    """Conditions of the queue; `Ready` says whether its tasks can run, and if not, why."""
 
     waiting: Count | None = None
     """Tasks that wait for a free slot, in all lanes; left out while it is not known."""

@@ -1,4 +1,4 @@
-"""The status of a TaskSchedule object: when it fires next, and what became of its latest ticks."""
+"""The status of a TaskSchedule object: when it fires next, and the outcome of its latest ticks."""
 
 from typing import Annotated, Final
 
@@ -22,7 +22,7 @@ class TickStatus(Part):
     """When it was due; of several, the last one."""
 
     action: Action
-    """What became of it: `Fired`, `Skipped` (the task before had not ended), `Missed` or `Refused`."""
+    """Outcome: `Fired`, `Skipped` (the previous task had not ended), `Missed` or `Refused`."""
 
     task: str | None = Field(None, max_length=64)
     """Id of its task; `galley show QUEUE/ID` shows it."""
@@ -35,7 +35,7 @@ class TickStatus(Part):
 
 
 class TaskScheduleStatus(Part):
-    """How far a schedule is, a few seconds old at most."""
+    """State of a schedule, up to a few seconds old."""
 
     observed_generation: Whole | None = Field(None, ge=0, le=_MOST)
     """Generation of the schedule that was looked at last."""

@@ -109,8 +109,8 @@ class TaskUnique(Part):
     """How long the task has its key: until its first attempt begins, or until it has ended."""
 
     seconds: Annotated[Whole, Field(ge=UNIQUE_SECONDS.least, le=UNIQUE_SECONDS.most)] | None = None
-    """Instead of `until`: seconds after the submission for which the task has its key, whatever becomes
-    of it."""
+    """Instead of `until`: seconds after the submission for which the task has its key, even after
+    it has ended."""
 
     on_conflict: Literal["reject", "replace"] = "reject"
     """If another task has the key: `reject` fails this Task with the reason UniqueConflict; `replace` takes

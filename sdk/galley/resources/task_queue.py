@@ -214,7 +214,7 @@ class Scaling(Part):
     """Hours at which more workers are kept, at most 8. Where several hold, the highest counts."""
 
     max_workers: Whole = Field(4, ge=1, le=1000)
-    """Workers at most, whatever waits: the bound of what this queue may cost."""
+    """Largest number of workers, which limits the cost of this queue."""
 
     idle_seconds: Annotated[Whole, Field(ge=0, le=86_400)] | None = None
     """Seconds for which fewer workers must have sufficed before any is let go, so that a pause
@@ -239,7 +239,7 @@ class Scaling(Part):
     run has ended. Does nothing without a budget."""
 
     weight: Whole = Field(1, ge=1, le=100)
-    """Share of a budget beside queues of the same priority: one of weight 2 gets twice as many workers as one
+    """Share of a budget among queues of the same priority: one of weight 2 gets twice as many workers as one
     of weight 1, if it needs them."""
 
     workers: Annotated[Whole, Field(ge=0, le=1000)] | None = None
@@ -565,7 +565,8 @@ class Circuit(Part):
     no tasks."""
 
     seconds: Whole = Field(30, ge=1, le=3600)
-    """Seconds it takes none. Then it takes one: if that succeeds it goes on, and if not it waits again."""
+    """Seconds for which it takes no tasks. Then it takes one: if that succeeds it continues,
+    else it waits again."""
 
 
 class LifeEvents(Part):

@@ -145,7 +145,7 @@ class Topic(Part):
 
 
 class TopicStatus(Part):
-    """What became of a Topic, a few seconds old at most."""
+    """State of a topic, up to a few seconds old."""
 
     observed_generation: Whole | None = Field(None, ge=0, le=_MOST)
     """Generation of the Topic that was looked at last."""

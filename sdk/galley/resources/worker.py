@@ -25,7 +25,7 @@ class Code(Part):
 
     config_map_name: ObjectName
     """ConfigMap, in the queue's namespace, whose entries are the files: `tasks.py` is the module `tasks`.
-    For small things, as it holds 1 MiB at most; larger ones belong into an image."""
+    For small files, as it holds 1 MiB at most; put larger ones into an image."""
 
 
 class Recycle(Part):
@@ -92,8 +92,8 @@ class Worker(Part):
     `atexit` handlers run. By default a process stays as long as its worker."""
 
     log_level: LogLevel = LogLevel.INFO
-    """Least severity of `logging` records that handlers write. `GALLEY_LOG_LEVEL` in the worker's
-    environment takes precedence. A module that configures `logging` itself is left alone."""
+    """Lowest level of `logging` records of handlers. `GALLEY_LOG_LEVEL` in the worker's
+    environment takes precedence. A module that configures `logging` itself is not affected."""
 
     concurrency: Whole = Field(4, ge=1, le=256)
     """Slots of one worker: the attempts it runs at the same time. More for handlers that wait for
