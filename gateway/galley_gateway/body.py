@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -98,8 +98,3 @@ def number(query: dict[str, str], name: str, default: float, most: float) -> flo
     if not 0 <= value <= most:
         raise RequestInvalid(name, f"{given[:40]!r}", f"use a number from 0 to {most:g}")
     return value
-
-
-def without_empty(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries that say something."""
-    return {name: value for name, value in values.items() if value not in (None, "", [], {}, ())}

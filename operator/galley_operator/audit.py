@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
-from galley.audit import AuditLine, Writer
+from galley.audit import Action, AuditLine, Writer
 
 USER_ANNOTATION: Final = "galley.dev/changed-by"
 
@@ -63,11 +63,11 @@ class About:
     reason: str = ""
 
 
-def record(action: str, namespace: str, queue: str, about: About) -> None:
+def record(action: Action, namespace: str, queue: str, about: About) -> None:
     """Write a line.
 
     Args:
-        action: `submit`, `cancel`, `redrive`, `edit`, `scale` or `delete`.
+        action: what was done.
         namespace: of the queue.
         queue: its name.
         about: the rest.

@@ -91,9 +91,10 @@ class Keda:
 
     POLLING, COOLDOWN, SYNC, STABLE, TOLERANCE = 30.0, 300.0, 15.0, 300.0, 0.1
 
-    def __init__(self, *, first_poll: int | None = None, first_sync: int | None = None) -> None:
-        """Args: first_poll, first_sync: seconds after the beginning of a trace; drawn where None."""
-        self._first_poll, self._first_sync = first_poll, first_sync
+    def __init__(self, *, first_poll: int | None = None) -> None:
+        """Args: first_poll: seconds after the start of a trace; random if None."""
+        self._first_poll = first_poll
+        self._first_sync: int | None = None
         self._active_at = -self.COOLDOWN
         self._wanted: deque[tuple[float, int]] = deque()
 

@@ -29,9 +29,9 @@ class Cluster:
     Requests the server had no room for are repeated after the time it names.
     """
 
-    def __init__(self, config: ClusterConfig, *, most_at_once: int = MOST_AT_ONCE) -> None:
+    def __init__(self, config: ClusterConfig) -> None:
         self.config = config
-        self.connection = Connection(config, f"{MANAGER}/{version('galley-tasks')}", most_at_once)
+        self.connection = Connection(config, f"{MANAGER}/{version('galley-tasks')}", MOST_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         await self.connection.open()

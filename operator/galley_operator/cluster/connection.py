@@ -97,7 +97,6 @@ class Connection:
         *,
         body: object = None,
         content: str = JSON,
-        tries: int = TRIES,
     ) -> bytes:
         """Return the body of the answer to one request.
 
@@ -108,14 +107,13 @@ class Connection:
             query: parameters.
             body: sent as JSON.
             content: what kind of JSON that is.
-            tries: how often it is sent while the server has no room for it.
 
         Raises:
             ClusterUnreachable: if no answer came in time.
             ApiRefused: if the answer is an error.
         """
         data = None if body is None else msgspec.json.encode(body)
-        for left in reversed(range(tries)):
+        for left in reversed(range(TRIES)):
             async with (
                 self._room,
                 self._answer(method, path, about, query, _REQUEST, data, content) as answer,

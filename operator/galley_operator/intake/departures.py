@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from galley.address import TaskAddress
+from galley.audit import Action
 from galley_operator.audit import About, record
 from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.reflector import Key
@@ -76,6 +77,6 @@ class Departures:
         if outcome is not None:
             self.cancelled += 1
             about = About(task=address.id, uid=departed.uid)
-            record("cancel", address.namespace, address.queue, about)
+            record(Action.CANCEL, address.namespace, address.queue, about)
             labels = {"namespace": address.namespace, "queue": address.queue, "task": address.id}
             log.info("task of a deleted object", extra=labels | {"outcome": str(outcome)})

@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
+from galley.audit import Action
 from galley.declared import DeclaredSpec, read_spec
 from galley.encryption import EncryptionError
 from galley.errors import InputInvalid, ManifestInvalid, QueueFull, QueueNotFound, Refused, UniqueConflict
@@ -131,7 +132,7 @@ class Look:
             return Unclear()  # ours, from before a crash or a lost answer, or work of another door
         self.admitted += 1
         user = task.user if self._users_recorded else ""
-        record("submit", task.namespace, task.queue, About(task=task.name, uid=task.uid, user=user))
+        record(Action.SUBMIT, task.namespace, task.queue, About(task=task.name, uid=task.uid, user=user))
         return Admitted()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from galley.audit import Action
 from galley.broker.connection import Broker
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
@@ -121,7 +122,7 @@ class Redrives:
             stored = await Records(self._broker).look_up(task.address)
             if stored is None or stored.record.uid != task.uid or stored.record.outcome is Outcome.FAILED:
                 raise
-        record("redrive", task.namespace, task.queue, About(task=task.name, uid=task.uid))
+        record(Action.REDRIVE, task.namespace, task.queue, About(task=task.name, uid=task.uid))
         status = queued(task, self._now())
         await self._cluster.replace_status(TASKS, task.namespace, task.name, task.version, status.body)
 

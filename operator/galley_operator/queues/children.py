@@ -11,9 +11,6 @@ from galley_operator.credentials.client_tls import CA, ClientTls
 from galley_operator.fleet.names import child_name, labels_of, selected_by
 from galley_operator.queues.pod import HAND_BACK_SECONDS, pod_template
 
-CHILDREN: Final = (CONFIGMAPS, SERVICEACCOUNTS, PDBS, DEPLOYMENTS)
-"""The kinds of a queue's objects, in the order they are made: what a pod needs is there before it."""
-
 _ROLLOUT_SECONDS: Final = 600
 """How long a new template may take to come up before the rollout counts as failed."""
 

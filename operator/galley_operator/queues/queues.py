@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from galley.audit import Action
 from galley.backlog import QueueBacklog
 from galley.broker.connection import Broker
 from galley.broker.control import Supply, answering_supply
@@ -304,7 +305,7 @@ class Queues:
     def _audit_edit(self, found: QueueObject) -> None:
         author = author_of(found.metadata, users_recorded=self._settings.users_recorded)
         workers = found.queue.spec.scaling.workers if found.queue is not None and author.scaled else None
-        action = "scale" if author.scaled else "edit"
+        action = Action.SCALE if author.scaled else Action.EDIT
         record(
             action, *found.key,
             About(uid=found.uid, generation=found.generation, user=author.user, manager=author.manager,
@@ -358,7 +359,7 @@ class Queues:
             return
         self._reconciler.forget(served.found.uid)
         log.info("queue is gone", extra={"namespace": key[0], "queue": key[1]})
-        record("delete", *key, About(uid=served.found.uid))
+        record(Action.DELETE, *key, About(uid=served.found.uid))
         if served.scaling is not None:
             served.scaling.cancel()
             await asyncio.wait([served.scaling])
@@ -396,7 +397,7 @@ class Queues:
         direction = "out" if after > before else "in"
         self._metrics.scalings.labels(*key, direction).inc()
         if (served := self.served.get(key)) is not None:
-            record("scale", *key, About(manager=AUTOSCALER, workers=after, reason=reason))
+            record(Action.SCALE, *key, About(manager=AUTOSCALER, workers=after, reason=reason))
             note = f"from {before} to {after} workers. {reason}"
             self.occur(Occurrence(served.found, "Scaled", note))
 

@@ -407,11 +407,6 @@ def key_subject(namespace: str, queue: str, digest: str) -> str:
     return f"galley.result.{namespace}.{queue}.unique.key.{digest}"
 
 
-def is_key(subject: str) -> bool:
-    """Return whether a subject is of a unique key, or of news about one."""
-    return subject.split(".")[4:6] == ["unique", "key"]
-
-
 def records_of_queue(namespace: str, queue: str) -> str:
     """Return the pattern of all records of a queue."""
     return f"galley.result.{namespace}.{queue}.*.*"

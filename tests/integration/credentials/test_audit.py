@@ -178,9 +178,9 @@ async def test_the_operator_stores_its_lines_and_logs_those_of_others(
 
         await eventually(trail_there, within=20)
         await operator.reached(5)
-        record("edit", "ns", "mine", About(user="eve", manager="kubectl", generation=2))
-        record("scale", "ns", "mine", About(manager="autoscaler", workers=3, reason="for 30 tasks"))
-        record("submit", "ns", "mine", About(task="t1", user="eve"))
+        record(Action.EDIT, "ns", "mine", About(user="eve", manager="kubectl", generation=2))
+        record(Action.SCALE, "ns", "mine", About(manager="autoscaler", workers=3, reason="for 30 tasks"))
+        record(Action.SUBMIT, "ns", "mine", About(task="t1", user="eve"))
         await AsyncClient.over(broker, "ns").queues.pause("mine")
         # What is no line is passed over, and does not end the operator.
         subject = topology.audit_subject("ns", "mine", Writer.CLIENT)
@@ -196,7 +196,7 @@ async def test_the_operator_stores_its_lines_and_logs_those_of_others(
         await eventually(logged, within=20)
         found = {line.entry.action: line for line in await lines(operator)}
         for _ in range(1200):
-            record("edit", "ns", "mine", About())  # more than wait: none waits for room
+            record(Action.EDIT, "ns", "mine", About())  # more than wait: none waits for room
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert (found[Action.EDIT].entry.user, found[Action.EDIT].attested) == ("eve", True)

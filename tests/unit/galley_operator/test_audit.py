@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from galley.audit import Action
 from galley_operator.audit import About, Author, author_of, record
 
 
@@ -43,7 +44,7 @@ def test_the_author_is_who_changed_the_spec_last(
 def test_a_line_is_written_at_any_level(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("galley_operator").setLevel(logging.ERROR)
     try:
-        record("submit", "shop", "images", About(task="t1", uid="u", user="eve"))
+        record(Action.SUBMIT, "shop", "images", About(task="t1", uid="u", user="eve"))
     finally:
         logging.getLogger("galley_operator").setLevel(logging.NOTSET)
     [line] = caplog.records

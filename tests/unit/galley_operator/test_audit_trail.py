@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from galley import audit
+from galley.audit import Action
 from galley.broker import audit as stream
 from galley.broker import topology
 from galley_operator import audit_trail
@@ -25,7 +26,7 @@ async def test_lines_beyond_those_that_wait_stay_in_the_log(caplog: pytest.LogCa
         logger.addHandler(trail)
         try:
             for number in range(audit_trail._WAITING + 2):
-                record("cancel", "shop", "images", About(task=f"t{number}", uid="u", user="eve"))
+                record(Action.CANCEL, "shop", "images", About(task=f"t{number}", uid="u", user="eve"))
         finally:
             logger.removeHandler(trail)
     assert caplog.messages.count("audit line in the log alone") == 2
