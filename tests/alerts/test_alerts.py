@@ -70,7 +70,7 @@ def test_every_alert_has_a_runbook_and_says_how_bad_it_is(alert: str) -> None:
     page = re.sub(r"(?<!^)(?=[A-Z])", "-", alert).lower() + ".md"
     text = (ROOT / "docs" / "runbooks" / page).read_text("utf-8")
     assert text.startswith(f"# {alert}\n")
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Meaning", "Impact", "Look at", "Do"]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
     assert ALERTS[alert]["labels"]["severity"] in {"warning", "critical"}
     assert set(ALERTS[alert]["annotations"]) == {"summary", "description"}
 
