@@ -56,7 +56,7 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     """Why it lacks that key, which is made of the result of another step; empty if it does not."""
 
     def on(self, queue: str) -> "Call[R_co]":
-        """Return the same call for another queue, for a handler that names none.
+        """Return the same call for another queue, if its handler does not name one.
 
         Raises:
             QueueNameInvalid: if there can be no such queue.
@@ -70,10 +70,10 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
         retry: RetryPolicy | None = None, labels: dict[str, str] | None = None,
         unique: Asked | None = None, key: str | None = None,
     ) -> "Call[R_co]":  # fmt: skip
-        """Return the same call with rules of its own; what is left out stays as it was.
+        """Return the same call with its own rules; omitted ones stay as they were.
 
-        These come before the rules that are passed to `submit`, which come before those of `@task`, which
-        come before those of the queue.
+        They take precedence over the rules passed to `submit`, those over `@task`, and those over the
+        queue.
 
         Args:
             task_id: an id of your own; see `AsyncClient.submit`.
@@ -115,7 +115,7 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
 
 
 def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
-    """Return a call of a handler that is known by name alone, such as a command of the queue.
+    """Return a call of a handler that is known by name only, such as a command of the queue.
 
     Raises:
         QueueNameInvalid, HandlerNameInvalid: if there can be no such queue or handler.

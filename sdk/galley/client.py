@@ -1,4 +1,4 @@
-"""The producer's side: submit tasks, and hold on to them."""
+"""The client of producers: submits tasks and finds them again."""
 
 import asyncio
 import functools
@@ -72,8 +72,8 @@ _DIRECT: Final = Kind.DIRECT
 class AsyncClient:
     """Submits tasks to the queues of one namespace and finds them again.
 
-    Use it as `async with galley.AsyncClient() as client:`. It belongs to the event loop it was entered in;
-    `galley.Client` is the same for programs without one.
+    Use it as `async with galley.AsyncClient() as client:`. It belongs to the event loop in which it was
+    entered; `galley.Client` is for programs without an event loop.
     """
 
     def __init__(
@@ -150,15 +150,15 @@ class AsyncClient:
         self.dead_letters = AsyncDeadLetters(
             broker, namespace, self._publisher, functools.partial(task_address, namespace)
         )
-        """Tasks that will not be tried again: to look at, edit, drop, and run again."""
+        """Dead letters: list, edit, drop and redrive them."""
         self.schedules = AsyncSchedules(
             broker, namespace, self._publisher, lambda call: self._task(call, NO_RULES, None, ()).envelope
         )
-        """What runs again and again: to make, look at, suspend, resume, run now and delete."""
+        """Schedules: create, inspect, suspend, resume, run and delete them."""
         self.topics = AsyncTopics(broker, namespace, self._publisher)
-        """Topics: to publish events, look at who subscribes, read events, and replay them."""
+        """Topics: publish, list, read and replay events."""
         self.workflows = AsyncWorkflows(broker, namespace, self._publisher, self._step)
-        """Tasks that belong together: to submit with rules of their own, look at, cancel and run again."""
+        """Workflows: submit, inspect, cancel and redrive them."""
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -192,7 +192,7 @@ class AsyncClient:
         labels: dict[str, str] | None = None,
         unique: Asked | None = None, key: str | None = None,
     ) -> AsyncHandle[R] | AsyncWorkflow[Any]:  # fmt: skip
-        """Submit one task, or a workflow, and return when the broker has it on disk.
+        """Submit one task or workflow; return when the broker has stored it.
 
         Args:
             call: the handler and its input, from `handler.call(...)` or `galley.call(...)`; or a chain, group
@@ -273,7 +273,7 @@ class AsyncClient:
     async def submit_many(
         self, calls: Iterable[Call[R]], when: When | None = None, *, labels: dict[str, str] | None = None
     ) -> list[AsyncHandle[R]]:
-        """Submit many tasks as fast as the broker takes them; returns when it has them all on disk.
+        """Submit many tasks, pipelined; return when the broker has stored all of them.
 
         Args:
             calls: as for `submit`, each with options of its own if it has any.
@@ -282,7 +282,7 @@ class AsyncClient:
 
         Raises:
             LabelInvalid: a label is not allowed.
-            SubmissionInvalid: `calls` is nothing to iterate over.
+            SubmissionInvalid: `calls` is not iterable.
             SomeRefused: if any was not accepted; it holds the handles of those that were, and for each of
                 the others what `submit` would have raised.
             SubmitInterrupted: if it ended early, because `calls` raised or the broker went away; it holds
@@ -311,7 +311,7 @@ class AsyncClient:
     async def put_file(
         self, queue: str, file: str | os.PathLike[str] | File, *, keep: timedelta | float = 3600.0
     ) -> File:
-        """Store a file for tasks that are submitted later: by this program, by others, or with a manifest.
+        """Store a file for later tasks of this program, of others, or of manifests.
 
         Args:
             queue: the queue whose tasks may have it as an argument.
@@ -342,7 +342,7 @@ class AsyncClient:
         return await put_file(self.broker.objects, Place.of(address), source, seconds)
 
     async def download(self, file: File, to: str | os.PathLike[str]) -> Path:
-        """Write the content of a file of a result to a path, all of it or nothing, and return the path.
+        """Write the content of a file in a result to a path, atomically, and return the path.
 
         Args:
             file: from `handle.result()`.
@@ -350,7 +350,7 @@ class AsyncClient:
 
         Raises:
             ObjectMissing: the file is not stored any more.
-            ObjectDamaged: what is stored is not the file.
+            ObjectDamaged: the stored content does not match its digest.
             ObjectStoreUnavailable: the object store does not answer; asking again is safe.
             ObjectStoreUnknown: it is in a bucket other than that of `GALLEY_OBJECTS`.
             FileUnreadable: the path cannot be written.
@@ -382,11 +382,11 @@ class AsyncClient:
 
     @property
     def queues(self) -> AsyncQueues:
-        """Queues as a whole: look at them, pause, drain and empty them, cancel many tasks at once."""
+        """Operations on queues: inspect, pause, drain and purge them, cancel many tasks at once."""
         return AsyncQueues(self.broker, self.namespace)
 
     async def logs(self, queue: str, task_id: str, attempt: int | None = None) -> list[LogLine]:
-        """Return what the handler of a task wrote: `AsyncHandle.logs`.
+        """Return the output of a task's handler: `AsyncHandle.logs`.
 
         Raises:
             SubmissionInvalid, QueueNameInvalid: no task can have that id, or no queue that name.
@@ -399,7 +399,7 @@ class AsyncClient:
     ) -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted; ended ones until they expire.
 
-        Without a limit it reads each of them, so it is for queues of thousands then, not of millions.
+        Without a limit it reads all of them, so use a limit for queues with millions of tasks.
 
         Args:
             queue: name of the queue.
@@ -431,11 +431,11 @@ class AsyncClient:
     async def as_completed(
         self, handles: Iterable[AsyncHandle[R]], within: float | None = None
     ) -> AsyncGenerator[AsyncHandle[R], None]:
-        """Yield each handle once its task has ended, however it did, in the order in which they end.
+        """Yield each handle when its task has ended, in any way, in the order in which they end.
 
         Args:
             handles: any number of them; one that occurs twice is yielded twice.
-            within: seconds for all of them; None waits as long as it takes.
+            within: seconds for all of them; None waits without a limit.
 
         Raises:
             ResultTimeout: not all had ended in time; names one that had not.

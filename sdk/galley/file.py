@@ -125,7 +125,7 @@ class File:
             raise FileUnreadable(str(path), error.strerror or type(error).__name__) from None
 
     def read(self) -> bytes:
-        """Return its content, all of which is in memory then; `open` streams it.
+        """Return its whole content; `open` streams it instead.
 
         Raises:
             FileElsewhere, FileUnreadable: as `open`.
@@ -134,7 +134,7 @@ class File:
             return file.read()
 
     def save(self, to: str | os.PathLike[str]) -> Path:
-        """Copy its content to a path, all of it or nothing, and return the path.
+        """Copy its content to a path, atomically, and return the path.
 
         Args:
             to: the path; in a folder it gets the name of the file.

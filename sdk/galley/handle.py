@@ -1,4 +1,4 @@
-"""A hold on one submitted task."""
+"""Handles on submitted tasks."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -49,9 +49,9 @@ _FILE = FIELD.encode()
 
 
 class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
-    """A submitted task: ask for its status, wait for its result, cancel it.
+    """A submitted task: get its status, wait for its result, cancel it.
 
-    It belongs to the client it came from, and can be used as long as that one is open.
+    It belongs to the client that created it, and can be used while that client is open.
     """
 
     _broker: Broker
@@ -75,9 +75,9 @@ class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
         """Wait until the task has ended and return what its handler returned.
 
         Args:
-            within: seconds to wait at most; None waits as long as it takes.
-            hold_slot: in a handler, wait even for a task of the handler's own queue. The handler holds its
-                slot while it waits, so if all slots of the queue wait like this, nothing goes on.
+            within: seconds to wait at most; None waits without a limit.
+            hold_slot: in a handler, wait even for a task of the handler's own queue. The handler occupies
+                its slot while it waits, so if all slots of the queue wait like this, none continues.
 
         Raises:
             TaskFailed: it failed and will not be retried.
@@ -135,10 +135,10 @@ class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
             raise ResultMismatch(self.id, str(error)) from None
 
     async def wait(self, within: float | None = None, *, hold_slot: bool = False) -> TaskStatus:
-        """Wait until the task has ended, however it did, and return its status.
+        """Wait until the task has ended, in any way, and return its status.
 
         Args:
-            within: seconds to wait at most; None waits as long as it takes.
+            within: seconds to wait at most; None waits without a limit.
             hold_slot: as in `result`.
 
         Raises:
@@ -206,7 +206,7 @@ class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
             raise WaitsInCircle(self.address.queue, self.id, queues[queues.index(target) :])
 
     async def status(self) -> TaskStatus:
-        """Return where the task is now.
+        """Return the present status of the task.
 
         Raises:
             TaskNotFound: it neither waits nor has a record.
@@ -217,7 +217,7 @@ class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
         return await inspect.status(self._broker, self.address)
 
     async def progress(self) -> Progress | None:
-        """Return how far the task is, as its handler said last; None if it did not say.
+        """Return the latest progress that the handler reported; None if there is none.
 
         Raises:
             DecryptionKeyMissing, PayloadAltered, PlaintextRefused, KeyServiceUnavailable: it is encrypted,
@@ -228,7 +228,7 @@ class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
         return await progress_of(self._broker, self.address)
 
     async def logs(self, attempt: int | None = None) -> list[LogLine]:
-        """Return what the task's handler wrote, of all attempts, oldest first; empty if it wrote nothing.
+        """Return the output of the task's handler in all attempts, oldest first.
 
         It is kept for 30 days, up to `spec.limits.outputBytes` for the whole queue, also when the worker
         is gone. Of each attempt the first 64 KiB are kept.
@@ -245,7 +245,7 @@ class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
         return [line for _, part in found for line in lines_of(part)]
 
     async def follow_logs(self, attempt: int | None = None) -> AsyncGenerator[LogLine, None]:
-        """Yield what the task's handler wrote and writes, until the task has ended.
+        """Yield the past and future output of the task's handler, until the task has ended.
 
         A line comes within about a second. Those that are written while the connection is lost come with the
         next ones.
@@ -277,7 +277,7 @@ class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
                 await asyncio.wait({ended})
 
     async def worker_problem(self) -> str:
-        """Return why no worker runs the task, in a sentence; empty if one does or will, or nothing is known.
+        """Return a sentence on why no worker runs the task; empty if one does or will, or if it is unknown.
 
         Either no worker of the queue can start, which the operator and `galley dev` know, or none that has
         started knows the task's handler.
@@ -300,7 +300,7 @@ class AsyncHandle(Struct, Generic[R], gc=False, eq=False):
         return f"{last.message}; it fails if no worker that starts soon knows it"
 
     async def cancel(self) -> Cancelled:
-        """Cancel the task, in whatever state it is; says what that came to.
+        """Cancel the task in any state; return the outcome.
 
         Raises:
             TaskNotFound, QueueNotFound: it neither waits nor has a record.

@@ -326,7 +326,7 @@ def task(
     cache: float | None = None, version: str = "",
     subscribe: Topics | None = None, batch: Batches | None = None, key: KeyAsked | None = None,
 ) -> Any:  # fmt: skip
-    """Make a function, plain or `async`, a handler that tasks of a queue may name.
+    """Register a function, plain or `async`, as a handler of tasks.
 
     Args:
         function: the function, when used without brackets.

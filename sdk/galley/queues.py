@@ -188,7 +188,7 @@ class AsyncQueues:
 
         Args:
             queue: its name.
-            within: seconds to wait at most; None waits as long as it takes.
+            within: seconds to wait at most; None waits without a limit.
 
         Raises:
             DrainTimeout: some tasks still run; the queue is paused.

@@ -1,4 +1,4 @@
-"""When a task that did not succeed is tried again."""
+"""When a failed task is retried."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -35,7 +35,7 @@ class Backoff(StrEnum):
 
 
 class Then(StrEnum):
-    """What follows from a failure that a rule names."""
+    """What happens after a failure that matches a rule."""
 
     RETRY = "retry"
     """The task is tried again, while it has attempts left."""
@@ -52,7 +52,7 @@ _Kind = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class FailureRule(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What follows from some failures; `galley.on` makes one of exception classes."""
+    """What happens after certain failures; `galley.on` creates one from exception classes."""
 
     failures: Annotated[tuple[_Kind, ...], Meta(min_length=1, max_length=RULES)]
     """Exception classes, by name or with their module, which stand for their subclasses, too; `exit 3` for an
@@ -98,9 +98,9 @@ def kinds_of(kind: type[BaseException]) -> tuple[str, ...]:
 
 
 class RetryPolicy(Struct, frozen=True, rename="camel"):
-    """How often, and how soon, a task is tried again.
+    """How often, and after which pauses, a task is retried.
 
-    Errors and crashes have budgets of their own; preemptions are free.
+    Errors and crashes have separate limits; preemptions have none.
     """
 
     attempts: Annotated[int, Meta(ge=ATTEMPTS.least, le=ATTEMPTS.most)] = 3

@@ -36,9 +36,9 @@ T = TypeVar("T")
 class Client:
     """Submits tasks to the queues of one namespace and finds them again.
 
-    It connects at its first use, or as `with galley.Client() as client:`. Threads may share it. A process
-    that was forked uses a connection of its own, so one client per program is enough: make it where the
-    program's other global objects are. An event loop that calls it waits meanwhile; use `AsyncClient` there.
+    It connects at its first use, or with `with galley.Client() as client:`. Threads may share it. A forked
+    process uses its own connection, so one client per program is enough: create it with the program's other
+    global objects. It blocks an event loop that calls it; use `AsyncClient` there.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Client:
         labels: dict[str, str] | None = None,
         unique: Asked | None = None, key: str | None = None,
     ) -> Handle[R] | Workflow[Any]:  # fmt: skip
-        """Submit one task, or a workflow, and return when the broker has it on disk: `AsyncClient.submit`.
+        """Submit one task or workflow; return when the broker has stored it: `AsyncClient.submit`.
 
         Raises:
             TaskConflict, UniqueConflict, QueueNotFound, LaneNotEnabled, QueueFull: as there.
@@ -128,12 +128,12 @@ class Client:
     def submit_many(
         self, calls: Iterable[Call[R]], when: When | None = None, *, labels: dict[str, str] | None = None
     ) -> list[Handle[R]]:
-        """Submit many tasks as fast as the broker takes them: `AsyncClient.submit_many`.
+        """Submit many tasks, pipelined: `AsyncClient.submit_many`.
 
         `calls` is read to its end first, in the calling thread.
 
         Raises:
-            SubmissionInvalid: `calls` is nothing to iterate over.
+            SubmissionInvalid: `calls` is not iterable.
             SomeRefused, SubmitInterrupted: not all were stored; they hold the handles of those that were.
                 After Ctrl-C, `SubmitInterrupted.of(error)` returns the same details.
             ClientClosed: the client is closed.
@@ -168,7 +168,7 @@ class Client:
         return self._portal.call(lambda client: client.put_file(queue, file, keep=keep))
 
     def download(self, file: File, to: str | os.PathLike[str]) -> Path:
-        """Write the content of a file of a result to a path and return the path: `AsyncClient.download`.
+        """Write the content of a file in a result to a path and return the path: `AsyncClient.download`.
 
         Raises:
             ObjectMissing, ObjectDamaged, ObjectStoreUnavailable, ObjectStoreUnknown: as there.
@@ -187,12 +187,12 @@ class Client:
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """Tasks that will not be tried again: to look at, edit, drop, and run again."""
+        """Dead letters: list, edit, drop and redrive them."""
         return DeadLetters(self._portal)
 
     @property
     def topics(self) -> Topics:
-        """Topics: to publish events, look at who subscribes, read events, and replay them."""
+        """Topics: publish, list, read and replay events."""
         return Topics(self._portal)
 
     def publish(
@@ -208,21 +208,21 @@ class Client:
 
     @property
     def schedules(self) -> Schedules:
-        """What runs again and again: to make, look at, suspend, resume, run now and delete."""
+        """Schedules: create, inspect, suspend, resume, run and delete them."""
         return Schedules(self._portal)
 
     @property
     def workflows(self) -> Workflows:
-        """Tasks that belong together: to submit with rules of their own, look at, cancel and run again."""
+        """Workflows: submit, inspect, cancel and redrive them."""
         return Workflows(self._portal)
 
     @property
     def queues(self) -> Queues:
-        """Queues as a whole: look at them, pause, drain and empty them, cancel many tasks at once."""
+        """Operations on queues: inspect, pause, drain and purge them, cancel many tasks at once."""
         return Queues(self._portal)
 
     def logs(self, queue: str, task_id: str, attempt: int | None = None) -> list[LogLine]:
-        """Return what the handler of a task wrote: `AsyncHandle.logs`.
+        """Return the output of a task's handler: `AsyncHandle.logs`.
 
         Raises:
             SubmissionInvalid, QueueNameInvalid, DecryptionKeyMissing, BrokerUnreachable: as there.
@@ -243,11 +243,11 @@ class Client:
         return self._portal.call(lambda client: client.tasks(queue, phase, labels=labels, limit=limit))
 
     def as_completed(self, handles: Iterable[Handle[R]], within: float | None = None) -> Iterator[Handle[R]]:
-        """Yield each handle once its task has ended, in the order in which they end.
+        """Yield each handle when its task has ended, in the order in which they end.
 
         Args:
             handles: any number of them.
-            within: seconds for all of them; None waits as long as it takes.
+            within: seconds for all of them; None waits without a limit.
 
         Raises:
             ResultTimeout, WaitsForOwnQueue, WaitsInCircle, QueueNotFound, BrokerUnreachable: as

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Handle(Generic[R]):
-    """A submitted task: ask for its status, wait for its result, cancel it.
+    """A submitted task: get its status, wait for its result, cancel it.
 
     It can be used in every thread, and in processes that are forked, as long as its client is open.
     """
@@ -46,7 +46,7 @@ class Handle(Generic[R]):
         """Wait until the task has ended and return what its handler returned: `AsyncHandle.result`.
 
         Args:
-            within: seconds to wait at most; None waits as long as it takes.
+            within: seconds to wait at most; None waits without a limit.
             hold_slot: in a handler, wait even for a task of the handler's own queue.
 
         Raises:
@@ -67,7 +67,7 @@ class Handle(Generic[R]):
         return self._call(lambda handle: handle.wait(within, hold_slot=hold_slot))
 
     def status(self) -> TaskStatus:
-        """Return where the task is now.
+        """Return the present status of the task.
 
         Raises:
             TaskNotFound, QueueNotFound, BrokerUnreachable: as `AsyncHandle.status`.
@@ -76,7 +76,7 @@ class Handle(Generic[R]):
         return self._call(lambda handle: handle.status())
 
     def progress(self) -> Progress | None:
-        """Return how far the task is, as its handler said last; None if it did not say.
+        """Return the latest progress that the handler reported; None if there is none.
 
         Raises:
             DecryptionKeyMissing, BrokerUnreachable: as `AsyncHandle.progress`.
@@ -94,7 +94,7 @@ class Handle(Generic[R]):
         return self._call(lambda handle: handle.logs(attempt))
 
     def follow_logs(self, attempt: int | None = None) -> Iterator[LogLine]:
-        """Yield what the task's handler wrote and writes, until the task has ended.
+        """Yield the past and future output of the task's handler, until the task has ended.
 
         Raises:
             DecryptionKeyMissing, QueueNotFound, BrokerUnreachable: as there.
@@ -107,7 +107,7 @@ class Handle(Generic[R]):
         return self._call(lambda handle: handle.worker_problem())
 
     def cancel(self) -> Cancelled:
-        """Cancel the task, in whatever state it is; says what that came to.
+        """Cancel the task in any state; return the outcome.
 
         Raises:
             TaskNotFound, QueueNotFound, BrokerUnreachable: as `AsyncHandle.cancel`.

@@ -1,4 +1,4 @@
-"""What is known about a task from outside."""
+"""The status of a task, as clients see it."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +17,7 @@ NOT_KNOWN: Final = Raw()
 
 
 class Phase(StrEnum):
-    """Where a task is in its life."""
+    """Phase of a task."""
 
     PENDING = "Pending"
     """Declared, and not submitted yet: its condition says what it waits for."""
@@ -35,7 +35,7 @@ class Phase(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to the task."""
+        """Whether the task has ended."""
         return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
 
 
@@ -47,7 +47,7 @@ _ENDED = {
 
 
 class TaskStatus(Struct, frozen=True):
-    """A task as it stood when it was asked about."""
+    """The state of a task at the time it was read."""
 
     address: TaskAddress
     phase: Phase

@@ -17,7 +17,7 @@ KEY_LIMIT: Final = 1024
 
 
 class OnConflict(StrEnum):
-    """What becomes of a submission whose key another task has."""
+    """What happens if another task has the key of a submission."""
 
     REJECT = "reject"
     """It is refused with `UniqueConflict`, which names that task."""
@@ -28,7 +28,7 @@ class OnConflict(StrEnum):
 
 
 class Unique(Struct, frozen=True, kw_only=True):
-    """At most one task of a queue has a key at a time."""
+    """Rules of a unique key: at most one task of a queue has it at a time."""
 
     key: str | None = None
     """The key; None makes one of the handler and its input. A key belongs to the queue: two handlers that

@@ -161,7 +161,7 @@ class AsyncWorkflow(Generic[R]):
         with the results of its last steps.
 
         Args:
-            within: seconds to wait at most; None waits as long as it takes.
+            within: seconds to wait at most; None waits without a limit.
             hold_slot: as in `AsyncHandle.result`. A handler had better return the workflow's id and end.
 
         Raises:

@@ -89,7 +89,7 @@ Input = Annotated[JsonValue, AfterValidator(_input_fits)]
 
 
 class TaskUnique(Part):
-    """At most one task of a queue has a key at a time."""
+    """Rules of a unique key: at most one task of a queue has it at a time."""
 
     model_config = ConfigDict(
         json_schema_extra=checked(
