@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.parametrize(
     "target", ["check/lint", "check/format", "check/types", "check/layers", "verify", "docs/check"]
 )
-def test_make(target: str) -> None:
+def test_a_check_finds_nothing(target: str) -> None:
     command = ["make", "--silent", "--no-print-directory", target]
     ended = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

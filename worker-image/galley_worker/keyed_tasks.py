@@ -114,7 +114,10 @@ class KeyedTasks:
     def _delivered(self, waiting: Waiting) -> Delivery:
         """Return a waiting task as if it had been delivered. No consumer delivers it: it has no reply."""
         source = Source(self._work, waiting.address.lane)
-        return Delivery(waiting.address, source, waiting.sequence, 1, False, "", waiting.body, waiting.header)
+        return Delivery(
+            waiting.address, source, waiting.sequence, delivered=1, old=False, reply="", body=waiting.body,
+            header=waiting.header,
+        )  # fmt: skip
 
     async def put(self, turn: TaskAddress) -> bool:
         """Put the turn of a key at the end of its lane; returns False if there is no room."""

@@ -204,7 +204,8 @@ def _heavy_tail(chance: random.Random) -> Trace:
 
 def _low_flood(chance: random.Random) -> Trace:
     urgent = [
-        Arrival(at, chance.expovariate(1.0), True) for at in _coming(chance, lambda _: 3.0, 3.0, 0, 3600)
+        Arrival(at, chance.expovariate(1.0), urgent=True)
+        for at in _coming(chance, lambda _: 3.0, 3.0, 0, 3600)
     ]
     floods = [
         Arrival(begin + 5 * chance.random(), chance.expovariate(1.0))

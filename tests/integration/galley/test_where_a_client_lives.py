@@ -70,7 +70,7 @@ def refused(use: Use, client: AsyncClient, handle: AsyncHandle[Any]) -> GalleyEr
 
 
 @pytest.mark.parametrize("use", USES)
-async def test_after_its_end(nats_server: NatsServer, namespace: str, use: str) -> None:
+async def test_a_closed_client_refuses_each_use(nats_server: NatsServer, namespace: str, use: str) -> None:
     manager, client, handle = await opened(nats_server, namespace)
     await manager.__aexit__(None, None, None)
     with pytest.raises(ClientClosed, match="is closed"):
@@ -78,7 +78,9 @@ async def test_after_its_end(nats_server: NatsServer, namespace: str, use: str) 
 
 
 @pytest.mark.parametrize("use", USES)
-async def test_in_another_thread(nats_server: NatsServer, namespace: str, use: str) -> None:
+async def test_a_client_refuses_each_use_in_another_thread(
+    nats_server: NatsServer, namespace: str, use: str
+) -> None:
     manager, client, handle = await opened(nats_server, namespace)
     error = await asyncio.to_thread(refused, USES[use], client, handle)
     assert isinstance(error, ClientElsewhere)
@@ -88,7 +90,9 @@ async def test_in_another_thread(nats_server: NatsServer, namespace: str, use: s
 
 
 @pytest.mark.parametrize("use", USES)
-def test_in_the_next_event_loop(nats_server: NatsServer, namespace: str, use: str) -> None:
+def test_a_client_refuses_each_use_in_the_next_event_loop(
+    nats_server: NatsServer, namespace: str, use: str
+) -> None:
     with asyncio.Runner() as first:
         manager, client, handle = first.run(opened(nats_server, namespace))
         error = refused(USES[use], client, handle)
@@ -110,7 +114,9 @@ def test_an_event_loop_that_has_ended_is_told() -> None:
 
 
 @pytest.mark.parametrize("use", USES)
-async def test_in_another_loop_of_the_same_thread(nats_server: NatsServer, namespace: str, use: str) -> None:
+async def test_a_client_refuses_each_use_in_another_loop_of_its_thread(
+    nats_server: NatsServer, namespace: str, use: str
+) -> None:
     manager, client, handle = await opened(nats_server, namespace)
     found: list[BaseException] = []
 
@@ -130,7 +136,9 @@ async def test_in_another_loop_of_the_same_thread(nats_server: NatsServer, names
 
 
 @pytest.mark.parametrize("use", USES)
-async def test_after_a_fork(nats_server: NatsServer, namespace: str, use: str) -> None:
+async def test_a_client_refuses_each_use_after_a_fork(
+    nats_server: NatsServer, namespace: str, use: str
+) -> None:
     manager, client, handle = await opened(nats_server, namespace)
     reading, writing = os.pipe()
     child = os.fork()

@@ -34,7 +34,9 @@ async def all_in_phase(handles: Iterable[AsyncHandle[object]], phase: Phase) -> 
     return all([await in_phase(handle, phase) for handle in handles])
 
 
-async def test_while_scheduled(client: AsyncClient, drills: TaskQueue, start: StartWorkers) -> None:
+async def test_a_scheduled_task_is_cancelled_before_it_starts(
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
+) -> None:
     await start(drills)
     soon = When(not_before=datetime.now(UTC) + timedelta(hours=1))
     handle = await client.submit(call("drills", "echo"), soon)
@@ -44,7 +46,7 @@ async def test_while_scheduled(client: AsyncClient, drills: TaskQueue, start: St
 
 
 @pytest.mark.parametrize("handler", ["hold", "aecho"])
-async def test_while_running(
+async def test_a_running_attempt_is_stopped(
     client: AsyncClient, drills: TaskQueue, start: StartWorkers, handler: str
 ) -> None:
     await start(drills)
@@ -57,7 +59,7 @@ async def test_while_running(
     assert await after.result(within=20) == "the slot is free"
 
 
-async def test_while_waiting_behind_others(
+async def test_a_task_that_waits_behind_others_is_cancelled(
     client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     (worker,) = await start(drills)
@@ -71,7 +73,9 @@ async def test_while_waiting_behind_others(
     assert "must not run" not in worker.log_file.with_name("drills.log").read_text()
 
 
-async def test_while_waiting_for_a_retry(client: AsyncClient, drills: TaskQueue, start: StartWorkers) -> None:
+async def test_a_task_that_waits_for_a_retry_is_cancelled(
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
+) -> None:
     await start(drills)
     patient = When(retry=RetryPolicy(attempts=50, backoff_seconds=600, max_backoff_seconds=600))
     handle = await client.submit(call("drills", "fail"), patient)

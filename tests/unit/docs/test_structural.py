@@ -74,7 +74,7 @@ FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("annotation", "expected"), FIELDS.values(), ids=FIELDS)
-def test_a_field_becomes(annotation: Any, expected: dict[str, Any]) -> None:
+def test_a_field_becomes_the_schema_of_its_type(annotation: Any, expected: dict[str, Any]) -> None:
     assert schema_of(annotation) == expected
 
 

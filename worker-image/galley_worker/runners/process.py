@@ -439,4 +439,6 @@ def _raised(answer: Failed | Again, together: int = 0) -> Raised | Snoozed:
     failure = Failure(answer.reason, answer.message, answer.traceback)
     if isinstance(answer, Failed):
         return Raised(failure, answer.retryable, kinds=answer.kinds, batch=together)
-    return Snoozed(answer.pause, failure) if answer.free else Raised(failure, True, answer.pause)
+    return (
+        Snoozed(answer.pause, failure) if answer.free else Raised(failure, retryable=True, pause=answer.pause)
+    )

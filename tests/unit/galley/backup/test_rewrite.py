@@ -60,7 +60,7 @@ def test_a_stream_that_stays_differs_only_in_what_belongs_to_its_old_place() -> 
     assert topology.UID_KEY not in config["metadata"]
 
 
-def test_a_consumer_moves() -> None:
+def test_a_consumer_moves_to_the_new_namespace() -> None:
     for stream, definition in stream_config.consumer_definitions(QUEUE):
         assert stream
         told = {**definition, "num_replicas": 0, "metadata": {"_nats.ver": "2"}}
