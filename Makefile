@@ -9,7 +9,7 @@ export MYPY_CACHE_DIR := $(or $(GALLEY_CACHE),$(HOME)/.cache/galley)/mypy
 # Most tests wait for processes they started, so running more of them than there are cores saves time.
 BESIDE := --dist loadfile --numprocesses
 CORES := $(shell nproc)
-TESTS_BESIDE := $(shell echo $$((3 * $(CORES) < 16 ? 3 * $(CORES) : 16)))
+TESTS_BESIDE := $(shell echo $$((4 * $(CORES) < 16 ? 4 * $(CORES) : 16)))
 # Each of these may have a cluster of its own, which takes 1 GB of memory. With one more than cores, half of them are idle.
 E2E_BESIDE := $(shell echo $$((2 * $(CORES) < 6 ? 2 * $(CORES) : 6)))
 # Files of tests that compute run beside those that wait; by default, xdist begins with the files that have the most tests.

@@ -1,7 +1,7 @@
 """A pytest plugin: files of tests that compute are run beside those that wait for processes.
 
 Run after each other, the ones leave half of the cores idle, and the others share cores that have nothing to
-spare. So a third of the processes of pytest-xdist begins with files that compute, and the others with files
+spare. So a quarter of the processes of pytest-xdist begins with files that compute, and the others with files
 that wait, those that take longest first.
 """
 
@@ -15,10 +15,14 @@ from xdist.workermanage import WorkerController
 _COMPUTE: Final = ("tests/unit/", "tests/checks/", "tests/simulation/", "tests/typing/")
 LONGEST: Final = (
     "tests/integration/test_documents.py",
+    "tests/integration/test_wrong_broker.py",
     "tests/integration/galley_local/test_dev.py",
+    "tests/integration/galley_worker/test_faults.py",
     "tests/integration/galley_local/test_pytest_plugin.py",
     "tests/integration/galley_operator/test_budget.py",
     "tests/failpoints/test_freeze.py",
+    "tests/integration/galley_worker/test_free_slots.py",
+    "tests/storm/test_scale_in.py",
     "tests/storm/test_storm_of_graphs.py",
     "tests/storm/test_storm_of_topics.py",
     "tests/storm/test_storm.py",
@@ -26,7 +30,7 @@ LONGEST: Final = (
     "tests/failpoints/test_crash.py",
 )
 """Files that would keep a process busy when all others have ended."""
-_EACH: Final = 3
+_EACH: Final = 4
 """One process of so many begins with files that compute."""
 
 

@@ -20,14 +20,14 @@ def files_of(process: Process) -> list[str]:
     return list(dict.fromkeys(test.partition("::")[0] for test in process.given))
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 6])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_all_tests_run_with_any_number_of_processes(count: int) -> None:
     assert {file for process in played(count) for file in files_of(process)} == set(FILES)
 
 
-def test_one_process_of_three_begins_with_files_that_compute_and_all_end_together() -> None:
-    processes = [files_of(process) for process in played(6)]
-    assert [computes(files[0]) for files in processes] == [True, False, False] * 2
+def test_one_process_of_four_begins_with_files_that_compute_and_all_end_together() -> None:
+    processes = [files_of(process) for process in played(8)]
+    assert [computes(files[0]) for files in processes] == [True, False, False, False] * 2
     for files in processes:
         kinds = [computes(file) for file in files]
         assert kinds == sorted(kinds, reverse=kinds[0]), "one kind after the other"
