@@ -9,25 +9,33 @@ from typing import Any, cast
 
 import pytest
 from msgspec import UNSET
+from nats.aio.msg import Msg
 from starlette.types import Receive, Scope, Send
 
-from galley.broker.errors import NotAllowed
+import galley_gateway.main
+from galley.broker import queue_view, topology
+from galley.broker.errors import BrokerUnreachable, NotAllowed
+from galley.broker.signals import SignalReader
+from galley.client import AsyncClient
 from galley.encryption import DecryptionKeyMissing
 from galley.errors import ResultTimeout, TaskFailed
 from galley.handle import AsyncHandle
-from galley.record import Outcome, Record, State
+from galley.record import Failure, Outcome, Record, State
 from galley.task_status import of_record
 from galley_gateway.api.listing import _continued
+from galley_gateway.api.queues import _keys, with_workers
 from galley_gateway.api.view import with_result
 from galley_gateway.body import number
 from galley_gateway.cluster_access import ClusterAccess
 from galley_gateway.errors import AccessUnknown, PortTaken, RequestInvalid
 from galley_gateway.main import CANNOT_START, main
 from galley_gateway.oidc.provider import OidcSettings, Provider
+from galley_gateway.pages.content import _task
 from galley_gateway.pages.overview import _supplies
 from galley_gateway.server import listen, serving
 from galley_operator.cluster.errors import ApiFailing
 from tests.support.builders import an_address
+from tests.support.eventually import eventually
 from tests.support.memory_cluster import MemoryCluster
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import a_bench
@@ -156,3 +164,58 @@ async def test_queues_whose_supply_is_refused_are_shown_without_it(monkeypatch: 
 
         monkeypatch.setattr(bench.producer, "request", refuse)
         assert await _supplies(bench.producer, "default", ["images"]) == {}
+
+
+@in_virtual_time
+async def test_a_failed_task_without_a_dead_letter_has_a_page() -> None:
+    async with a_bench() as bench:
+        address = await bench.submit()
+        bench.put(
+            address, Record(State.DONE, 1, outcome=Outcome.FAILED, failure=Failure("Broken", "no luck"))
+        )
+        client = AsyncClient.over(bench.producer, "default")
+        look = cast("Any", SimpleNamespace(client=client, queue="images", name=address.id))
+        page = await _task(look)
+        assert (page["task"].phase, page["dead"]) == ("Failed", None)
+
+
+@in_virtual_time
+async def test_a_queue_of_which_only_a_part_is_known_is_shown_with_that() -> None:
+    async with a_bench() as bench:
+        broker = bench.producer
+
+        async def babble(message: Msg) -> None:
+            broker.publish(message.reply, b"\xff")
+
+        await broker.subscribe(topology.workers_subject("default", "images"), babble)
+        view = await queue_view.queue(broker, "default", "images")
+        document = await with_workers(broker, SignalReader(broker), view)
+        assert document.workers is None
+        assert document.backlog is not None
+        broker.line.lose(to_server=lambda subject: subject.startswith("$JS.API."))
+        assert await _keys(broker, view) is None
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_a_gateway_that_starts_before_the_broker_waits_for_it(
+    stops: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop, tries = asyncio.Event(), 0
+
+    class Client:
+        async def __aenter__(self) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries <= 2 or stops:
+                raise BrokerUnreachable("nats", "away")
+            return self
+
+    monkeypatch.setattr(galley_gateway.main, "AsyncClient", Client)
+    monkeypatch.setattr(galley_gateway.main, "_AGAIN_SECONDS", 0.01)
+    connecting = asyncio.create_task(galley_gateway.main._connected(stop))
+    await eventually(lambda: tries > 2, within=60)
+    if stops:
+        stop.set()
+    client = await asyncio.wait_for(connecting, 60)
+    assert (client is None) is stops
+    assert caplog.messages[:2] == ["no way into the broker"] * 2
