@@ -74,6 +74,9 @@ _SURE: Final = 10.0
 _LEAST_SEEN: Final = 30.0
 """Seconds the first tasks are taken to be spread over, at least."""
 
+_UNTOLD_SECONDS: Final = 3.0
+"""Time after which nothing more is heard of a task that is gone: it was cancelled, or its worker was lost."""
+
 _START_WEIGHT: Final = 0.3
 
 _LEAST_RATE: Final = 0.001
@@ -123,6 +126,10 @@ class Learned:
     """Whether tasks ended between the last two looks: quick ones are seldom seen while they are there."""
     tasks: int = 0
     """Tasks waiting and running then."""
+    untold: float = 0.0
+    """Tasks that are gone, and of which no worker has said yet that they ended: it does so once a second."""
+    untold_at: datetime | None = None
+    """When the last of them went."""
     counts: Mapping[str, tuple[int, float]] = field(default_factory=lambda: _EMPTY)
     """Tasks ended and seconds busy of each worker then."""
     starting: frozenset[str] = frozenset()
@@ -230,6 +237,9 @@ class Learned:
         if seconds <= 0:
             return seen
         came = tasks - self.tasks + ended
+        known = self.untold if self._hears_of_ends(now) else 0.0
+        unseen = came - known
+        untold = max(0.0, -unseen)
         spans = with_look(self.spans, Span(seconds, came, ended, busy))
         recent, rate = self._arrivals(came, seconds, spans)
         fallen = self._fallen(came, seconds)
@@ -237,9 +247,13 @@ class Learned:
             rate, fallen = recent, 0.0
         held = 0.0 if rate == recent else max(0.0, min(STEADY_TASKS, self.held + came))
         return replace(
-            seen.quickened(spans), active=ended > 0 and came > 0, spans=spans, held=held, fallen=fallen,
+            seen.quickened(spans), active=ended > 0 and unseen > 0, spans=spans, held=held, fallen=fallen,
+            untold=untold, untold_at=now if untold > known else self.untold_at,
             rate=rate[0], seen=rate[1], recent=recent[0], recent_seen=recent[1],
         )  # fmt: skip
+
+    def _hears_of_ends(self, now: datetime) -> bool:
+        return self.untold_at is not None and (now - self.untold_at).total_seconds() <= _UNTOLD_SECONDS
 
     def quickened(self, spans: Spans) -> Self:
         """Return what is known, where the last spans contradict the time of a task: it became shorter."""

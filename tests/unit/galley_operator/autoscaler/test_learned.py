@@ -42,6 +42,14 @@ def test_the_end_of_a_task_that_was_seen_is_no_sign_of_others() -> None:
     assert learned.after(0, working(2, 1.6), at(2)).active, "another one came and went between the looks"
 
 
+def test_an_end_that_a_worker_tells_after_the_task_is_gone_is_no_sign_of_others() -> None:
+    learned = Learned().after(1, working(0, 0.0), at(0)).after(0, working(0, 1.0), at(1))
+    assert not learned.after(0, working(1, 1.5), at(2)).active
+    assert learned.after(0, working(2, 1.6), at(2)).active, "another one came and went"
+    assert not learned.after(0, working(0, 1.5), at(2)).after(0, working(1, 1.5), at(3)).active
+    assert learned.after(0, working(1, 1.5), at(9)).active, "that one was cancelled long ago"
+
+
 @pytest.mark.parametrize("rate", [0.5, 5.0, 200.0])
 def test_a_steady_rate_is_found_and_kept(rate: float) -> None:
     chance, learned, done = random.Random(1), Learned(), 0
