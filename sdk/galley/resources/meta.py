@@ -213,7 +213,7 @@ class Metadata(Part):
     is submitted; changes of them after that have no effect on it."""
 
     annotations: dict[Key, str] = Field(default_factory=dict, max_length=64)
-    """Longer notes for people and tools, at most 64 and 256 KiB in all, as Kubernetes bounds them.
+    """Longer notes, at most 64 and 256 KiB in all, as in Kubernetes.
     Galley does not read them."""
 
     @field_validator("annotations")

@@ -578,7 +578,7 @@ class LifeEvents(Part):
 
 
 class TaskQueueSpec(Part):
-    """What is wanted of a queue."""
+    """The desired state of a queue."""
 
     model_config = ConfigDict(
         json_schema_extra=checked(
@@ -603,7 +603,7 @@ class TaskQueueSpec(Part):
     pauses a queue without its manifest."""
 
     worker: Worker = Worker.model_construct()
-    """What one worker is: its code, its slots, its patience when it is drained."""
+    """The workers: their code, their slots, their grace period."""
 
     handlers: Handlers = Handlers.model_construct()
     """Handlers beside the Python functions of the worker's modules."""
@@ -672,4 +672,4 @@ class TaskQueue(Part):
     """Name and namespace of the queue: tasks refer to it by name, from the same namespace."""
 
     spec: TaskQueueSpec = TaskQueueSpec.model_construct()
-    """What is wanted of the queue; each part has defaults that suit small tasks."""
+    """The desired state of the queue; each part has defaults that suit small tasks."""

@@ -32,7 +32,7 @@ class Recycle(Part):
     """When a process of handlers is replaced by a new one, so that what it leaks does not add up."""
 
     tasks: Annotated[Whole, Field(ge=1, le=1_000_000_000)] | None = None
-    """Tasks a process runs before it is replaced. Left out, their number does not matter."""
+    """Tasks a process runs before it is replaced. Without a limit by default."""
 
     memory: Annotated[str, Field(pattern=MEMORY_PATTERN, max_length=12)] | None = None
     """Resident memory above which a process is replaced once its tasks have ended: `512Mi`, `2G`. It is
@@ -104,7 +104,7 @@ class Worker(Part):
     handed back starts again elsewhere, which costs the work done so far but no attempt."""
 
     template: PodTemplate = PodTemplate.model_construct()
-    """What is added to the workers' pods: resources, environment, where they may run."""
+    """Additions to the workers' pods: resources, environment, placement."""
 
     @field_validator("modules", "preload")
     @classmethod
