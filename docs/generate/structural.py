@@ -82,6 +82,8 @@ class _Reading:
     def __init__(self, definitions: Schema, *, defaults: bool) -> None:
         self._definitions = definitions
         self._defaults = defaults
+        self._listed = 0
+        """In how many lists the place is."""
         self._inside: list[str] = []
 
     def value(self, written: Schema, place: str) -> Schema:
@@ -147,10 +149,12 @@ class _Reading:
         """Return what a list holds; appliers replace it as a whole unless it says how its entries differ."""
         if not isinstance(written.get("items"), dict):
             raise NotStructural(place, "is a list without one shape for its entries")
-        return {
-            "items": self.value(written["items"], f"{place}[]"),
-            LIST_TYPE: written.get(LIST_TYPE, "atomic"),
-        }
+        self._listed += 1
+        try:
+            items = self.value(written["items"], f"{place}[]")
+        finally:
+            self._listed -= 1
+        return {"items": items, LIST_TYPE: written.get(LIST_TYPE, "atomic")}
 
     def integer(self, written: Schema, place: str) -> Schema:
         """Return how wide a number is."""
@@ -163,12 +167,16 @@ class _Reading:
         return {"enum": [written["const"]]} if "const" in written else {}
 
     def _default(self, written: Schema, schema: Schema) -> Schema:
-        """Return the default; of a part it is that of each field, since rules look at it as it stands."""
+        """Return the default; of a part it is that of each field, since rules look at it as it stands.
+
+        What stands in a list has none: `kubectl apply` and GitOps tools compare lists as a whole, and would
+        find a difference each time.
+        """
         default = written.get("default")
         if default is not None and "properties" in schema:
             fields = schema["properties"].items()
             default = {name: field["default"] for name, field in fields if "default" in field}
-        return {"default": default} if self._defaults and default not in _ABSENT else {}
+        return {"default": default} if self._defaults and not self._listed and default not in _ABSENT else {}
 
 
 _PARTS: Final[dict[str, Callable[[_Reading, Schema, str], Schema]]] = {

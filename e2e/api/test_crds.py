@@ -206,6 +206,64 @@ def test_a_task_cannot_lose_what_it_is_to_do(shelf: Shelf) -> None:
         shelf("patch", "tk", "cat", "--type=merge", "-p", '{"spec": null}')
 
 
+# Everything that stands in a list and may be left out.
+IN_LISTS = """
+apiVersion: galley.dev/v1alpha1
+kind: TaskQueue
+metadata: {name: lists}
+spec:
+  worker:
+    modules: [cats]
+    template:
+      env:
+      - {name: A, valueFrom: {secretKeyRef: {name: a, key: a}}}
+      - {name: B, valueFrom: {configMapKeyRef: {name: a, key: a}}}
+      envFrom: [{secretRef: {name: a}}, {configMapRef: {name: a}}]
+      volumes:
+      - {name: a, secret: {secretName: a}}
+      - {name: b, configMap: {name: a}}
+      - {name: c, persistentVolumeClaim: {claimName: a}}
+      - {name: d, ephemeral: {volumeClaimTemplate: {spec: {resources: {requests: {storage: 1Gi}}}}}}
+      volumeMounts: [{name: a, mountPath: /a}]
+      tolerations: [{key: a, value: b}]
+      topologySpreadConstraints: [{topologyKey: zone}]
+  handlers: {commands: [{name: meow, command: [echo]}]}
+  scaling: {minimums: [{minWorkers: 1, start: "08:00", end: "09:00"}]}
+---
+apiVersion: galley.dev/v1alpha1
+kind: Topic
+metadata: {name: lists}
+spec: {subscriptions: [{name: a, queueName: lists, handler: meow}]}
+---
+apiVersion: galley.dev/v1alpha1
+kind: Workflow
+metadata: {name: lists}
+spec: {steps: [{name: a, queueName: lists, handler: meow, retry: {attempts: 5}}]}
+"""
+
+
+def test_manifests_that_are_applied_again_are_unchanged_whatever_their_lists_leave_out(shelf: Shelf) -> None:
+    """As GitOps tools do each minute; they, too, compare lists as a whole."""
+    created = shelf("apply", "-f", "-", given=IN_LISTS).splitlines()
+    assert [line.rpartition(" ")[2] for line in created] == ["created"] * 3
+    again = shelf("apply", "-f", "-", given=IN_LISTS).splitlines()
+    assert [line.rpartition(" ")[2] for line in again] == ["unchanged"] * 3
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        ("{backoffSeconds: 500}", "backoffSeconds is 500, above maxBackoffSeconds, which is 300"),
+        ("{maxBackoffSeconds: 0.5}", "backoffSeconds is 1, above maxBackoffSeconds, which is 0.5"),
+    ],
+)
+def test_pauses_of_a_step_are_compared_with_what_they_are_if_left_out(
+    shelf: Shelf, step: str, problem: str
+) -> None:
+    with pytest.raises(KubectlFailed, match=problem):
+        shelf("apply", "-f", "-", given=IN_LISTS.replace("{attempts: 5}", step))
+
+
 def test_a_task_may_be_applied_again_and_labelled(shelf: Shelf) -> None:
     shelf.apply(a_task(input={"a": 1}))
     again = shelf("apply", "-f", "-", given=json.dumps(a_task(input={"a": 1})))

@@ -30,12 +30,12 @@ class Toleration(Part):
     model_config = ConfigDict(
         json_schema_extra=checked(
             Rule(
-                "self.operator != 'Exists' || !has(self.value) || self.value == ''",
+                "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
                 "has no meaning with the operator Exists; remove it, or write operator: Equal",
                 ".value",
             ),
             Rule(
-                "self.operator != 'Equal' || has(self.key)",
+                "has(self.operator) && self.operator != 'Equal' || has(self.key)",
                 "is Equal, and there is no key; add key, or write operator: Exists",
                 ".operator",
             ),

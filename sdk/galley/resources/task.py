@@ -196,8 +196,8 @@ class TaskSpec(Part):
     holds no slot."""
 
     deadline: Moment | None = None
-    """Time, in RFC 3339 with an offset, after which the task is worth nothing: it is not started any
-    more, and a running attempt is cut."""
+    """Time, in RFC 3339 with an offset, from which on no attempt of the task starts, and a running one is
+    stopped."""
 
     ttl_seconds_after_finished: Annotated[Whole, Field(ge=0, le=31_536_000)] | None = None
     """Seconds after its end at which the Task object is deleted; its record goes when the queue's

@@ -316,16 +316,21 @@ class RetryRule(Part):
         return FailureRule(self.failures, self.then, self.after_seconds)
 
 
+# In the steps of a Workflow, which are a list, the API server fills in no defaults.
+_BACKOFF: Final = "(has(self.backoffSeconds) ? self.backoffSeconds : 1.0)"
+_MAX_BACKOFF: Final = "(has(self.maxBackoffSeconds) ? self.maxBackoffSeconds : 300.0)"
+
+
 class Retry(Part):
     """How often, and how soon, a task that did not succeed is tried again."""
 
     model_config = ConfigDict(
         json_schema_extra=checked(
             Rule(
-                "self.backoffSeconds <= self.maxBackoffSeconds",
-                "backoffSeconds is {{self.backoffSeconds}}, above maxBackoffSeconds, which is "
-                "{{self.maxBackoffSeconds}}; lower backoffSeconds, or set maxBackoffSeconds to "
-                "{{self.backoffSeconds}} or more",
+                f"{_BACKOFF} <= {_MAX_BACKOFF}",
+                f"backoffSeconds is {{{{{_BACKOFF}}}}}, above maxBackoffSeconds, which is "
+                f"{{{{{_MAX_BACKOFF}}}}}; lower backoffSeconds, or set maxBackoffSeconds to "
+                f"{{{{{_BACKOFF}}}}} or more",
                 ".backoffSeconds",
             ),
             Rule(

@@ -121,6 +121,16 @@ def test_the_default_of_a_part_is_that_of_its_fields() -> None:
     assert "default" not in schema_of(Inner | None, None)
 
 
+def test_what_stands_in_a_list_has_no_default_and_what_stands_behind_it_has() -> None:
+    class Listed(Inner):
+        parts: Annotated[tuple[Inner, ...], Field(max_length=9)]
+        last: Annotated[int, Field(ge=0, le=9)] = 3
+
+    properties = schema_of(Listed)["properties"]
+    assert "default" not in properties["parts"]["items"]["properties"]["size"]
+    assert (properties["size"]["default"], properties["last"]["default"]) == (1, 3)
+
+
 def test_what_is_empty_is_no_default() -> None:
     assert "default" not in schema_of(Annotated[str, Field(max_length=9)], "")
     assert schema_of(Annotated[bool, Field()], False)["default"] is False
