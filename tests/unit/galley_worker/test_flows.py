@@ -460,6 +460,28 @@ async def test_cancelling_a_task_cancels_the_workflow_that_took_its_place() -> N
 
 
 @in_virtual_time
+async def test_what_aged_out_while_it_was_cancelled_is_told_as_too_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def gone(*_: Any) -> None:
+        raise FlowGone
+
+    async with a_stage() as stage:
+        task = await stage.client.submit(step("then", value="slow"))
+
+        async def begun() -> bool:
+            return any(status.steps for status in await stage.client.workflows.list("images"))
+
+        await eventually(begun, within=100)
+        slow = chain(step("echo", value=1).options(not_before=LATE), step("echo", value=2))
+        workflow = await stage.submit(slow)
+        monkeypatch.setattr(Flows, "change_root", gone)
+        assert await workflow.cancel() is Cancelled.TOO_LATE
+        await task.cancel()
+        assert (await task.status()).phase == "Cancelled"
+
+
+@in_virtual_time
 async def test_a_task_whose_workflow_is_cancelled_is_cancelled() -> None:
     async with a_stage() as stage:
         task = await stage.client.submit(step("then", value="slow"))

@@ -9,6 +9,7 @@ from nats.errors import NoRespondersError
 
 from galley.broker import schedules, topology
 from galley.broker.errors import BrokerRefused, BrokerTooOld, BrokerUnreachable, NotAllowed
+from galley.broker.follow import Follower
 from galley.broker.missed_events import MissedEvents
 from galley.broker.namespace_streams import topics_definition
 from galley.broker.object_sweep import Sweep
@@ -20,6 +21,7 @@ from galley.broker.topic_keeper import TopicKeeper, code_body
 from galley.record import Outcome, Record, State
 from galley.topic import Subscribe
 from tests.support.builders import an_address, an_envelope
+from tests.support.eventually import eventually
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley.broker.test_objects import Collector, place, stored
 from tests.unit.galley_worker.bench import Bench, a_bench
@@ -142,3 +144,21 @@ async def test_what_is_no_task_keeps_no_object() -> None:
         await bench.producer.pipeline.send(use, b"", b"")
         swept = await Sweep(bench.producer, place(bench), Collector(bench).remove, bench.server.now).run()
         assert swept.leaving == 1
+
+
+@in_virtual_time
+async def test_records_are_followed_again_after_a_silence_that_no_one_told_of() -> None:
+    async with a_bench() as bench:
+        heard: list[str] = []
+        follower = Follower(bench.producer, PLACE, lambda address, _: heard.append(address.id))
+        following = bench.start(follower.run())
+        await follower.started.wait()
+        await bench.pass_time(1)
+        bench.producer.line.lose(lambda _: True, lambda _: True)
+        address = an_address(of=bench.layout)
+        bench.put(address, Record(State.DONE, 1, outcome=Outcome.SUCCEEDED))
+        await bench.pass_time(120)
+        assert heard == []
+        bench.producer.line.lose()
+        await eventually(lambda: heard == [address.id], within=60)
+        following.cancel()
