@@ -325,7 +325,7 @@ CONTROL: Final = (
         QUEUES,
     ),
     _of(
-        f"{_OPERATOR}queues/consent",
+        f"{_OPERATOR}cluster/ownership",
         "any value of the label is consent",
         '.get(USABLE_LABEL) == "allowed"',
         ".get(USABLE_LABEL) is not None",

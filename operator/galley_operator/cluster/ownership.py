@@ -1,9 +1,19 @@
-"""Whether an object that is already there is ours to change."""
+"""Whether an object that is already there is ours to change, or may be used by a queue."""
 
-from typing import Any
+from typing import Any, Final
 
 from galley_operator.cluster.resource import Resource
 from galley_operator.errors import NameTaken
+
+USABLE_LABEL: Final = "galley.dev/workers"
+"""An object that a queue did not make must have this, as "allowed", before the queue uses it."""
+
+NO_LABEL: Final = f"it has no label {USABLE_LABEL}=allowed"
+
+
+def allows_use(found: dict[str, Any]) -> bool:
+    """Return whether the owner of an object allows queues of its namespace to use it."""
+    return bool((found["metadata"].get("labels") or {}).get(USABLE_LABEL) == "allowed")
 
 
 def check_owner(resource: Resource, present: dict[str, Any], wanted: dict[str, Any]) -> None:

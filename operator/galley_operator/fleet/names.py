@@ -19,9 +19,6 @@ MANIFEST_ANNOTATION: Final = "galley.dev/manifest"
 CODE_ANNOTATION: Final = "galley.dev/code"
 """Of a pod: which state of the ConfigMap with the code it was started with."""
 
-USABLE_LABEL: Final = "galley.dev/workers"
-"""A ServiceAccount must have this, as "allowed", before workers run as it."""
-
 
 def child_name(queue: str) -> str:
     """Return what the objects of a queue are called, each in its kind."""

@@ -12,6 +12,7 @@ from galley.broker.permissions import Role
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ObjectNotFound
+from galley_operator.cluster.ownership import NO_LABEL, allows_use
 from galley_operator.cluster.resource import CLAIMS, SECRETS, SERVICEACCOUNTS, Resource
 from galley_operator.credentials.queue_secrets import secret_name
 from galley_operator.errors import (
@@ -20,10 +21,9 @@ from galley_operator.errors import (
     ReferenceNotAllowed,
     UrlNotAllowed,
 )
-from galley_operator.fleet.names import USABLE_LABEL, child_name
+from galley_operator.fleet.names import child_name
 from galley_operator.queues.url_rule import allows
 
-NO_LABEL: Final = f"it has no label {USABLE_LABEL}=allowed"
 _NOT_THERE: Final = "it does not exist"
 
 
@@ -118,5 +118,4 @@ async def _problem(cluster: Cluster, resource: Resource, namespace: str, name: s
         found = await cluster.get(resource, namespace, name)
     except ObjectNotFound:
         return _NOT_THERE
-    allowed = (found["metadata"].get("labels") or {}).get(USABLE_LABEL) == "allowed"
-    return "" if allowed else NO_LABEL
+    return "" if allows_use(found) else NO_LABEL

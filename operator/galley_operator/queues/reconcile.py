@@ -13,7 +13,7 @@ from galley.errors import GalleyError
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError, ObjectNotFound
-from galley_operator.cluster.ownership import check_owner
+from galley_operator.cluster.ownership import NO_LABEL, check_owner
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, Resource
 from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
@@ -22,7 +22,7 @@ from galley_operator.fleet.deployment_fleet import AUTOSCALER
 from galley_operator.fleet.names import OPERATOR, child_name, selector_of
 from galley_operator.fleet.pods import Pod
 from galley_operator.queues.children import Making, children_of, digest, metadata_of
-from galley_operator.queues.consent import NO_LABEL, check_consent, check_pods
+from galley_operator.queues.consent import check_consent, check_pods
 from galley_operator.queues.pod import with_resources, without_secrets
 from galley_operator.queues.quota import Reservations
 from galley_operator.settings import OperatorSettings

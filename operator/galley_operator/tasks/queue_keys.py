@@ -9,8 +9,10 @@ from galley.encryption.data_keys import DataKeys
 from galley.encryption.keys import entries_of, provider_of
 from galley.encryption.payloads import Payloads
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.ownership import NO_LABEL, allows_use
 from galley_operator.cluster.reflector import Key
 from galley_operator.cluster.resource import SECRETS
+from galley_operator.errors import ReferenceNotAllowed
 from galley_operator.tasks.known_queues import QueueObject
 
 READ_AGAIN_SECONDS: Final = 60.0
@@ -47,12 +49,17 @@ class SecretKeys:
 
         Raises:
             ClusterError: if the Secret cannot be read.
+            ReferenceNotAllowed: if its owner does not allow it to be used.
             EncryptionKeysInvalid: if it has no keys.
         """
         if self._provider is not None and self._clock() - self._read_at < READ_AGAIN_SECONDS:
             return self._provider
         source = f"Secret {self._namespace}/{self._name}"
-        entries = entries_of(source, await self._cluster.get(SECRETS, self._namespace, self._name))
+        secret = await self._cluster.get(SECRETS, self._namespace, self._name)
+        # Before anything of it is looked at: what is wrong with its entries is told to who submits.
+        if not allows_use(secret):
+            raise ReferenceNotAllowed(SECRETS.kind, self._name, self._namespace, NO_LABEL)
+        entries = entries_of(source, secret)
         if self._provider is None or entries != self._entries:
             self._provider, self._entries = provider_of(source, lambda: entries), entries
             self._version += 1

@@ -1,6 +1,8 @@
 """Tasks from the API to the broker and back, over streams of events in memory."""
 
 import asyncio
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +17,12 @@ from galley.broker.topology import note_subject
 from galley.envelope import Envelope
 from galley.note import PROGRESS, Progress, encode
 from galley.record import Outcome, Record, State
-from galley_operator.cluster.resource import TASKQUEUES, TASKS
+from galley_operator.cluster.ownership import USABLE_LABEL
+from galley_operator.cluster.resource import SECRETS, TASKQUEUES, TASKS
 from galley_operator.intake.intake import AT_ONCE
 from galley_operator.status.records import RecordStream
+from galley_operator.tasks.queue_keys import SecretKeys
+from tests.support.builders import a_queue
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker
 from tests.support.virtual_time import in_virtual_time
@@ -627,3 +632,29 @@ async def test_progress_said_while_the_broker_was_away_is_read_when_it_is_back()
             said = encode(Progress(it.server.now(), 1, 0.9))
             await (await notes.put(broker, it.address("one"), PROGRESS, said))
             await eventually(lambda: it.api.status("one")["progress"] == {"fraction": 0.9}, within=30)
+
+
+@in_virtual_time
+async def test_a_secret_whose_owner_did_not_consent_is_not_looked_at() -> None:
+    """Who may create a queue and a Task was told entries of any Secret, of `primary` also the value."""
+    async with desk() as it:
+        entry = {"primary": base64.b64encode(b"postgres://db.example").decode()}
+        metadata: dict[str, Any] = {"name": "theirs", "namespace": "default"}
+        it.api.put(SECRETS, {"metadata": metadata, "data": entry})
+        it.server.create(a_queue(encrypted=True))
+        it.queue(streams=False, encryption={"secretName": "theirs"})
+        it.api.task("spy")
+
+        def told() -> str:
+            return json.dumps(it.api.status("spy"))
+
+        await eventually(lambda: "ReferenceNotAllowed" in told(), within=120, why="the reason of the Task")
+        assert "postgres" not in told()
+        assert "primary" not in told()
+        key = base64.b64encode(b"k" * 32)
+        good = {"primary": b"one", "one": key}
+        metadata = metadata | {"labels": {USABLE_LABEL: "allowed"}}
+        data = {name: base64.b64encode(value).decode() for name, value in good.items()}
+        it.api.put(SECRETS, {"metadata": metadata, "data": data})
+        assert (await SecretKeys(it.api, "default", "theirs").wrap(b"d" * 32)).key_id == "one"
+        assert it.faults == []

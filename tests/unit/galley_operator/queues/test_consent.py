@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from galley_operator.cluster.ownership import USABLE_LABEL
 from galley_operator.cluster.resource import CLAIMS, SECRETS, SERVICEACCOUNTS, Resource
 from galley_operator.errors import (
     AccountNotAllowed,
@@ -9,7 +10,6 @@ from galley_operator.errors import (
     OperatorError,
     ReferenceNotAllowed,
 )
-from galley_operator.fleet.names import USABLE_LABEL
 from galley_operator.queues.consent import check_consent, check_pods
 from galley_operator.queues.pod import pod_template
 from tests.support.memory_cluster import MemoryCluster

@@ -17,11 +17,12 @@ from galley.broker.errors import BrokerUnreachable
 from galley.broker.publish import Publisher
 from galley.broker.queue_view import worker_problem
 from galley_operator.cluster.errors import ApiRefused, ClusterUnreachable, ObjectNotFound
+from galley_operator.cluster.ownership import USABLE_LABEL
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, SECRETS, TASKQUEUES, Resource
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.events import Occurrence
 from galley_operator.faults import Faults
-from galley_operator.fleet.names import USABLE_LABEL, labels_of
+from galley_operator.fleet.names import labels_of
 from galley_operator.fleet.workloads import STALE_SECONDS, Queue, Workloads
 from galley_operator.key_queue import KeyQueue
 from galley_operator.metrics import OperatorMetrics
