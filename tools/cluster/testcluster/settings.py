@@ -57,6 +57,8 @@ def _kubelet(site: Site) -> dict[str, Any]:
         "imageGCLowThresholdPercent": 99,
         "syncFrequency": "10s",
         "nodeStatusUpdateFrequency": "5s",
+        # A node looks once a minute whether a volume is too large, and a test waits for two evictions.
+        "volumeStatsAggPeriod": "10s",
         "serializeImagePulls": False,
         "kubeAPIQPS": 200,
         "kubeAPIBurst": 400,
