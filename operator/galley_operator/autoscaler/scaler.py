@@ -277,8 +277,10 @@ class Scaler:
         return Unknown(problem, self._failing.setdefault(action, self._clock()))
 
     def _tell(self, decision: Decision) -> None:
-        """Log what changes, and what was decided for a reason that is new."""
-        if self.last is None or decision.desired != self.last.desired or decision.scale_to is not None:
+        """Log what is done. What is wanted alone can change with each task, while workers stay."""
+        asked = self._memory.asked if self._memory is not None else {}
+        drains = not asked.keys() >= set(decision.drain)
+        if self.last is None or decision.scale_to is not None or decision.undrain or drains:
             log.info(
                 "workers decided",
                 extra=self._labels

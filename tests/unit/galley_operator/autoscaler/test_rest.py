@@ -170,6 +170,29 @@ async def test_a_worker_that_went_back_to_work_is_kept_until_the_next_look(
 
 
 @in_virtual_time
+async def test_tasks_now_and_then_for_a_worker_that_stays_are_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def decided() -> list[logging.LogRecord]:
+        return [each for each in caplog.records if each.message == "workers decided"]
+
+    async with stage() as it:
+        it.scaler.policy = replace(it.scaler.policy, idle_seconds=60)
+        await it.submit()
+        await eventually(lambda: len(it.fleet.members) == 1, within=60)
+        caplog.set_level(logging.INFO)
+        for _ in range(5):
+            await it.broker.api("purge", f"STREAM.PURGE.{work_stream(*QUEUE_NAME)}")
+            await asyncio.sleep(3)
+            await it.submit()
+            await asyncio.sleep(3)
+        assert (len(it.fleet.members), decided()) == (1, [])
+        await it.broker.api("purge", f"STREAM.PURGE.{work_stream(*QUEUE_NAME)}")
+        await eventually(lambda: not it.fleet.members, within=600)
+        assert {each.__dict__["desired"] for each in decided()} == {0}
+
+
+@in_virtual_time
 async def test_workers_that_a_budget_did_not_allow_come_as_soon_as_it_does() -> None:
     # Nothing grows at once after a start of the operator.
     async with stage(2, Ledger(Budget(workers=3))) as it:
