@@ -103,8 +103,11 @@ class _Listener:
             self._bytes += size
             self._largest = max(self._largest, size)
             self._largest_of_time = max(self._largest_of_time, size)
+            # If messages are larger than was known, the rest of this subscription may be more than the server
+            # keeps for a client that is busy.
+            too_large = size * (window - subscription.delivered) > self._ration.bytes
             # Of those that came together with the last one, the library hands out one at least.
-            if subscription.delivered >= enough or self._spent:
+            if subscription.delivered >= enough or self._spent or too_large:
                 self._ended.set()
             await self._react(message)
 
