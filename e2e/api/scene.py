@@ -96,6 +96,11 @@ class Scene:
         """Return how many Tasks are in which phase."""
         return Counter(task.get("status", {}).get("phase", "none") for task in self.tasks())
 
+    def reasons(self) -> Counter[str]:
+        """Return how many Tasks have which reason in their first condition."""
+        first = (task.get("status", {}).get("conditions", ({},))[0] for task in self.tasks())
+        return Counter(condition.get("reason", "none") for condition in first)
+
     async def status(self, name: str, *, within: float = 20, **wanted: Any) -> dict[str, Any]:
         """Return the status of a Task once these fields of it, or of its condition, are so."""
 
