@@ -8,6 +8,7 @@ import argparse
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,7 +127,8 @@ def fresh(rival: Rival) -> Iterator[Set]:
 def environment(rival: Rival) -> Path:
     """Return the Python of a rival's environment, which is made at the first use, for all clones."""
     version = ".".join(map(str, sys.version_info[:3]))
-    place = PLACES / "-".join((rival.module, version, *rival.packages))
+    # Dramatiq looks for its scripts with a pattern made of its own place, so no `dramatiq[redis]` in that.
+    place = PLACES / re.sub(r"[^\w.=-]", "_", "-".join((rival.module, version, *rival.packages)))
     python, stamp = place / "bin" / "python", place / ".made"
     PLACES.mkdir(parents=True, exist_ok=True)
     with (PLACES / "lock").open("w") as lock:
